@@ -1,0 +1,80 @@
+"""Sterna: sparse ternary vision models. Small files, fast inference, kept accuracy.
+
+Importing this package needs NumPy alone and does no work; names that need PyTorch are loaded when they are used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sterna.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FormatError,
+    MissingDependencyError,
+    NotTernaryError,
+    SternaError,
+)
+from sterna.ternary_model import TernaryModel, TernaryTensor
+
+if TYPE_CHECKING:
+    from sterna.config import Recipe, TernaryConfig
+    from sterna.container import inspect, save
+    from sterna.convert import convert
+    from sterna.loading import load
+    from sterna.prepare import prepare
+    from sterna.train.run import compress
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Recipe": "sterna.config",
+    "TernaryConfig": "sterna.config",
+    "compress": "sterna.train.run",
+    "convert": "sterna.convert",
+    "inspect": "sterna.container",
+    "load": "sterna.loading",
+    "prepare": "sterna.prepare",
+    "save": "sterna.container",
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "FormatError",
+    "MissingDependencyError",
+    "NotTernaryError",
+    "Recipe",
+    "SternaError",
+    "TernaryConfig",
+    "TernaryModel",
+    "TernaryTensor",
+    "compress",
+    "convert",
+    "inspect",
+    "load",
+    "prepare",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'sterna' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] == "sterna":
+            raise
+        raise MissingDependencyError(
+            f"sterna.{name} needs the package '{error.name}': install it with  pip install 'sterna[train]'"
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
