@@ -39,6 +39,13 @@ class TestTopKMask:
         if 0 < keep < len(values):
             assert magnitude[mask].min() >= magnitude[~mask].max()
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("keep", [1, 7, 5_000, 99_999])
+    def test_selection_agrees_with_sorting(self, dtype: torch.dtype, keep: int) -> None:
+        magnitude = gaussian(100_000).abs().to(dtype)
+        mask = ternary.top_k_mask(magnitude, keep)
+        assert torch.equal(magnitude[mask].sort(descending=True).values, magnitude.sort(descending=True).values[:keep])
+
     def test_among_equals_the_first_in_memory_order_win(self) -> None:
         mask = ternary.top_k_mask(torch.ones(2, 3), 4)
         assert mask.tolist() == [[True, True, True], [True, False, False]]
@@ -60,7 +67,9 @@ class TestOptimalThreshold:
     def test_no_ternary_vector_is_closer(self, seed: int, size: int) -> None:
         # Brute force over all k: for each, the best scale is the mean of the k largest magnitudes.
         ordered = np.sort(np.abs(np.random.default_rng(seed).normal(size=size)))[::-1]
-        errors = [np.sum((ordered[:k] - ordered[:k].mean()) ** 2) + np.sum(ordered[k:] ** 2) for k in range(1, size + 1)]
+        errors = [
+            np.sum((ordered[:k] - ordered[:k].mean()) ** 2) + np.sum(ordered[k:] ** 2) for k in range(1, size + 1)
+        ]
         assert ternary.optimal_keep(torch.from_numpy(ordered.copy())) == int(np.argmin(errors)) + 1
 
     def test_at_the_optimum_the_threshold_is_half_the_scale(self) -> None:

@@ -16,7 +16,7 @@ from sterna.ternary import kept_count, optimal_keep, top_k_mask
 
 
 def cubic_sparsity(progress: float, initial: float, final: float) -> float:
-    """Zeros on a cubic ramp: ``s = final + (initial - final) (1 - progress)^3`` (Zhu and Gupta, arXiv 1710.01878).
+    """Zeros on a cubic ramp: ``s = initial r^3 + final (1 - r^3)``, ``r = 1 - progress`` (arXiv 1710.01878).
 
     Args:
         progress: position on the ramp; values outside ``[0, 1]`` are clamped to it.
@@ -24,7 +24,7 @@ def cubic_sparsity(progress: float, initial: float, final: float) -> float:
         final: sparsity at progress 1.
     """
     remaining = 1.0 - min(1.0, max(0.0, progress))
-    return final + (initial - final) * remaining**3
+    return initial * remaining**3 + final * (1.0 - remaining**3)
 
 
 def layer_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:

@@ -29,11 +29,11 @@ class _PTQFunction(torch.autograd.Function):
         *options: Any,
     ) -> Tensor:
         group, scale = options[:2]  # the others shape the gradient only
-        survivors = ternary.grouped(weight * mask, group)
+        survivors = ternary.grouped(ternary.survivors_of(weight, mask), group)
         signs = torch.sign(survivors)
         if learned_scale is not None:
             return signs.mul_(learned_scale.reshape(-1, 1)).reshape(weight.shape)
-        alpha = ternary.length(survivors, signs, scale) / ternary.nonzeros(signs).sqrt()
+        alpha = ternary.length(survivors, signs, scale) / ternary.root_nonzeros(signs)
         return signs.mul_(alpha).reshape(weight.shape)
 
     @staticmethod
@@ -53,8 +53,8 @@ class _PTQFunction(torch.autograd.Function):
         weight_rows, mask_rows = ternary.grouped(weight, group), ternary.grouped(mask, group)
         learned_length = learned_gradient = None
         if learned_scale is not None:
-            signs = torch.sign(weight_rows * mask_rows)
-            learned_length = learned_scale.reshape(-1, 1) * ternary.nonzeros(signs).sqrt()
+            signs = ternary.trits(weight_rows, mask_rows)
+            learned_length = learned_scale.reshape(-1, 1) * ternary.root_nonzeros(signs)
             learned_gradient = (rows * signs).sum(1)
         latent = ternary.latent_gradient(
             rows,
@@ -160,7 +160,7 @@ class PTQ(nn.Module):
                 pull=self.config.pull,
                 sharpness=self.config.sharpness,
             )
-        survivors = weight if self._phase == "dense" else weight * self.mask
+        survivors = weight if self._phase == "dense" else ternary.survivors_of(weight, self.mask)
         if self.scale != "unit":
             return survivors
         rows = ternary.grouped(survivors, self.group)
