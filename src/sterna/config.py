@@ -118,6 +118,9 @@ class TrainConfig(_Frozen):
     compile: bool = False
     label_smoothing: OpenFraction = 0.0
     ema_decay: OpenFraction = Field(default=0.0, description="exponential moving average of weights; 0 switches it off")
+    freeze_batch_norm: bool = Field(
+        default=False, description="train with the running statistics that the batch norms came with"
+    )
     batch_norm_batches: IntegerOrZero = Field(
         default=100, description="training batches that re-estimate batch norm after training; 0 switches it off"
     )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -39,10 +39,10 @@ _SCALARS = (
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    """Plain YAML nodes, with the scalars above and nothing that refers to something else."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "anchor", None) is not None:
             # A handful of nested aliases can expand to gigabytes.
             raise yaml.composer.ComposerError(
@@ -55,6 +55,7 @@ class _Dumper(yaml.SafeDumper):
     """Quotes text that YAML 1.1 or our loader would take for something else, so every reader sees text."""
 
 
+_Loader.yaml_implicit_resolvers = {}  # its own, and none of YAML 1.1
 for _name, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), _first)
     _Dumper.add_implicit_resolver(_TAG + _name, re.compile(_pattern), _first)
@@ -159,7 +160,7 @@ def _construct(node: yaml.Node, path: KeyPath, file: str, places: dict[KeyPath, 
     if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            where = f"{file}:{key_node.start_mark.line + 1}" if file else f"--set {_dotted(path)}"
+            where = f"{file}:{key_node.start_mark.line + 1}" if file else "--set"
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TAG + "str":
                 shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else _kind(key_node)
                 raise ConfigError(f"{where}: key {shown or 'without a name'} in {_dotted(path)} must be text")
@@ -173,7 +174,7 @@ def _construct(node: yaml.Node, path: KeyPath, file: str, places: dict[KeyPath, 
     if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
         return [_construct(child, (*path, index), file, places) for index, child in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode):
-        return _scalar(node, path, place or f"--set {_dotted(path)}")
+        return _scalar(node, path, place or "--set")
     raise ConfigError(f"{place or '--set'}: {_dotted(path)}: tag {node.tag.replace(_TAG, '!!')} is not allowed")
 
 
@@ -203,8 +204,11 @@ def _apply(override: str, source: _Source) -> None:
     path = tuple(dotted.strip().split("."))
     if not equals or not text.strip() or not all(path):
         raise ConfigError(f"--set: got {_show(override)}, allowed: key=value, for example train.epochs=10 or a.b=null")
-    place = f"--set {dotted.strip()}"
-    node = _parse(text, place)
+    place = "--set"
+    try:
+        node = _parse(text, "")
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {_dotted(path)}: value {_show(text)}: {str(error).lstrip(':1 ')}") from None
     value = None if node is None else _construct(node, path, "", {})
     values: dict[str, Any] = source.values
     for depth, key in enumerate(path[:-1], start=1):

@@ -1,0 +1,49 @@
+# Everything here works on a machine with Python 3.11 or newer and a C++20 compiler; `make` lists the targets.
+# PYTHON chooses the interpreter of the virtual environment; pip's own settings choose where packages come from.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+DATA   := ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data demo test lint format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## virtual environment with Sterna and the tools of its developers
+
+$(READY): pyproject.toml CMakeLists.txt $(wildcard core/*.* core/*/*.* core/*/*/*.* bindings/*.*)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@test -x $(BIN)/python || { echo "Making the virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing Sterna and its dependencies into $(VENV) (PyTorch is large: a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+data: $(READY) ## unpack the shared data sets and weights into .data, where they are at hand
+	@if [ -f $(DATA)/unpack.py ] && [ ! -e .data/.complete ]; then $(BIN)/python $(DATA)/unpack.py .data; fi
+
+demo: $(READY) ## train, compress, inspect and evaluate a small network; needs no data
+	$(BIN)/sterna compress recipes/digits_demo.yaml --force
+	$(BIN)/sterna inspect runs/digits_demo/digits_demo.sterna
+	$(BIN)/sterna evaluate runs/digits_demo/digits_demo.sterna
+
+test: $(READY) data ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+lint: $(READY) ## style, types and formatting, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find core bindings fuzz \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format --dry-run -Werror
+
+format: $(READY) ## put Python and C++ files into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find core bindings fuzz \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format -i
+
+clean: ## remove builds, caches and the virtual environment; data and runs stay
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

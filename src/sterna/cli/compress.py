@@ -1,0 +1,111 @@
+"""``sterna compress``: from a recipe to a ``.sterna`` file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sterna.cli import options, output
+from sterna.cli.text import in_bytes
+from sterna.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sterna.train.run import CompressResult
+
+_RUN_FILES = ("result.json", "metrics.jsonl", "recipe.yaml", "checkpoint", "*.sterna")
+
+
+def compress(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to compress, on which data, and how.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; may be given several times."),
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; by default runs/NAME of the recipe.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete an earlier run in the folder and start anew.")] = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    r"""Train a network into a sparse ternary one and store it in a .sterna file.
+
+    The run folder gets NAME.sterna (and NAME.best.sterna, the best on the
+    validation split), recipe.yaml with every default, metrics.jsonl with
+    each layer's zeros, cosine, sign flips and bits, result.json, and
+    checkpoints. A run that was stopped, by Ctrl-C or by force, continues
+    with --resume and ends in the same file, bit for bit.
+
+    Examples:
+      sterna compress recipes/digits_demo.yaml
+      sterna compress recipes/digits_demo.yaml --resume
+      sterna compress recipes/digits_demo.yaml --set ternary.sparsity=0.9 \
+          --set train.epochs=60 --run-dir runs/digits_z90
+      sterna compress recipes/digits_demo.yaml --set optimizer.name=sgd --force
+    """
+    if resume and force:
+        raise ConfigError("--resume continues a run and --force deletes it: give one of them")
+    from sterna.train.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides or ())
+    folder = run_dir if run_dir is not None else Path("runs") / resolved.name
+    # Under `accelerate launch` this code runs in every process; one of them looks after the folder and the output.
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    if is_first and not resume:
+        _make_room(folder, force=force)
+    from sterna.train import run
+
+    options.use_threads(threads)
+    try:
+        result = run.compress(resolved, folder, resume=resume, progress=not quiet)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"(continue with --resume; the run folder is {folder})") from None
+    if is_first:
+        _show(result, as_json=as_json)
+
+
+def _make_room(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that holds a run, or delete that run; other files in the folder are never touched."""
+    found = sorted(path for pattern in _RUN_FILES for path in folder.glob(pattern))
+    if found and not force:
+        raise ConfigError(
+            f"{folder} already holds a run ({found[0].name}): continue it with --resume, "
+            f"delete it with --force, or choose another folder with --run-dir"
+        )
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _show(result: CompressResult, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(
+            {
+                "path": str(result.path),
+                "file_bytes": result.file_bytes,
+                "metrics": dict(result.metrics),
+                "baseline_metrics": dict(result.baseline_metrics),
+                "sparsity": result.sparsity,
+                "seconds": result.seconds,
+                "steps": result.steps,
+            }
+        )
+        return
+    images = int(result.metrics["images"])
+    rows = [
+        ("file", str(result.path)),
+        ("size", in_bytes(result.file_bytes)),
+        ("zeros", f"{100 * result.sparsity:.2f} % of the ternary weights"),
+        ("accuracy", f"{result.metrics['top1']:.2f} % of {images:,} {result.metrics.get('split', 'test')} images"),
+        ("before", f"{result.baseline_metrics['top1']:.2f} %"),
+        ("training", f"{result.steps:,} steps in {result.seconds:.0f} s"),
+    ]
+    output.stdout().print(output.pairs(rows))

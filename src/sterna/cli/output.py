@@ -1,0 +1,62 @@
+"""Where commands write: results to stdout, as one JSON document or as tables; progress and notes to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from sterna.cli.text import printable
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to ``main``: rich would exit with 1, which here means a defect."""
+        raise BrokenPipeError
+
+
+def stdout() -> Console:
+    """A console for results. Plain text stays as it is: names in files may hold brackets."""
+    return _Console(markup=False, highlight=False, emoji=False)
+
+
+def stderr() -> Console:
+    """A console for progress and notes."""
+    return _Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def table(columns: Iterable[str], *, numbers: Iterable[str] = (), title: str | None = None) -> Table:
+    """An empty table; the columns named in ``numbers`` are right-aligned."""
+    right = set(numbers)
+    grid = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return grid
+
+
+def pairs(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
+    """A table of names and values, without a head."""
+    grid = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, printable(value))
+    return grid
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON document. JSON has no infinities: a loss that is not finite becomes null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

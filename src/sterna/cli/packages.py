@@ -1,0 +1,19 @@
+"""The packages that Sterna uses, by the name they are imported under, and the extra that brings each."""
+
+EXTRAS = {
+    "typer": "cli",
+    "rich": "cli",
+    "accelerate": "train",
+    "PIL": "train",
+    "pydantic": "train",
+    "yaml": "train",
+    "safetensors": "train",
+    "torch": "train",
+    "torchmetrics": "train",
+    "torchvision": "train",
+    "sklearn": "demo",
+    "onnx": "export",
+}
+
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+"""Names to install by, where they differ."""

@@ -1,0 +1,341 @@
+"""The training loop: one step after another, from dense to pruned to ternary.
+
+Everything that changes is in :class:`~sterna.train.checkpoint.Checkpoint`; everything else follows from the recipe
+and the number of the step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+
+import torch
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from sterna.data import DataSplits, make_loader
+from sterna.errors import SternaError
+from sterna.prepare import LayerStatistics, layer_signs, layer_statistics, set_phase, ternary_layers, update_masks
+from sterna.tasks.classification import classification_loss, evaluate
+from sterna.train.batch_norm import average_batch_norms, freeze_batch_norms, reestimate_batch_norms
+from sterna.train.checkpoint import Checkpoint, random_state, set_random_state
+from sterna.train.distillation import Teacher
+from sterna.train.optimizer import make_optimizer, set_learning_rate
+from sterna.train.progress import Display, Snapshot
+from sterna.train.recorder import Recorder
+from sterna.train.schedule import Schedule, StepPlan
+from sterna.train.size_estimate import expected_bytes, float_bytes_of
+
+LOG_INTERVAL = 50
+
+# Rows of the totals, each (loss sum, right answers, images).
+_EPOCH, _INTERVAL = 0, 1
+
+
+class TrainingLoop:
+    """Trains a prepared model by a recipe.
+
+    Args:
+        network: prepared, on the accelerator's device; trained in place.
+        data: to train, validate and test on.
+        teacher: of distillation, or nothing.
+        accelerator: made with ``split_batches``, so that the batch size counts all processes.
+        recorder: gets the recipe's files.
+        baseline: metrics of the uncompressed model; nothing means to measure them at the end of the dense phase.
+        log_interval: steps between two lines of ``metrics.jsonl``.
+
+    Attributes:
+        step: steps done.
+        baseline: metrics of the uncompressed model on the test images.
+        best: validation metrics of the best model kept.
+        schedule: of the run.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: DataSplits,
+        teacher: Teacher | None,
+        accelerator: Accelerator,
+        recorder: Recorder,
+        *,
+        baseline: dict[str, float] | None = None,
+        log_interval: int = LOG_INTERVAL,
+    ) -> None:
+        recipe = recorder.recipe
+        self._recipe, self._data, self._recorder = recipe, data, recorder
+        self._accelerator, self._teacher, self._log_interval = accelerator, teacher, log_interval
+        self._network = network
+        self._average = _moving_average(network, recipe.train.ema_decay, accelerator.device)
+        loader = make_loader(
+            data.train,
+            recipe.train.batch_size,
+            shuffle=True,
+            seed=recipe.seed,
+            drop_last=True,
+            workers=recipe.data.workers,
+        )
+        self._model, self._optimizer, self._loader = accelerator.prepare(
+            network, make_optimizer(network, recipe.optimizer), loader
+        )
+        if recipe.train.compile:
+            network.compile()
+        self._memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+        self._float_bytes = float_bytes_of(network, recipe.storage.float_dtype)
+
+        self.schedule = Schedule(recipe, len(self._loader))
+        self.step = 0
+        self.baseline = baseline
+        self.best: dict[str, float] | None = None
+        self._phase = next(iter(ternary_layers(network).values())).current_phase
+        self._totals = torch.zeros(2, 3, dtype=torch.float64, device=accelerator.device)
+        self._signs = layer_signs(self.result)
+        self._seconds_before, self._started = 0.0, time.monotonic()
+
+    @property
+    def result(self) -> nn.Module:
+        """The model that is evaluated and converted: the moving average of the weights, if there is one."""
+        return self._average.module if self._average is not None else self._network
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run, by earlier processes too."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    # ---- The loop ----------------------------------------------------------------------------------------------------
+
+    def run(self, display: Display) -> None:
+        """Train to the end.
+
+        Raises:
+            SternaError: the loss is no longer finite, or a file cannot be written.
+        """
+        with display:
+            if self.step == 0:
+                self._save_checkpoint()  # so that a run can be resumed from its first step on
+            while self.step < self.schedule.total_steps:
+                self._train_epoch(display)
+                self._finish_epoch(display)
+
+    def _train_epoch(self, display: Display) -> None:
+        epoch, steps_done = divmod(self.step, self.schedule.steps_per_epoch)
+        self._loader.set_epoch(epoch)
+        self._model.train()
+        if self._recipe.train.freeze_batch_norm:
+            freeze_batch_norms(self._network)
+        for images, labels in skip_first_batches(self._loader, steps_done) if steps_done else self._loader:
+            self._train_step(images, labels)
+            display.advance(self.step)
+            if self.step % self._log_interval == 0:
+                self._log_interval_metrics(display)
+            ends_epoch = self.step % self.schedule.steps_per_epoch == 0
+            if self.step % self._recipe.train.checkpoint_steps == 0 and not ends_epoch:
+                self._save_checkpoint()
+
+    def _train_step(self, images: Tensor, labels: Tensor) -> None:
+        options, rates = self._recipe.train, self._recipe.optimizer
+        plan = self.schedule.at(self.step)
+        self._apply(plan)
+        set_learning_rate(self._optimizer, rates.learning_rate * plan.learning_rate_factor)
+
+        images = images.contiguous(memory_format=self._memory_format)
+        logits = self._model(images)
+        loss = classification_loss(logits, labels, options.label_smoothing)
+        if self._teacher is not None:
+            loss = self._teacher.loss(loss, logits, images)
+        self._accelerator.backward(loss)
+        if rates.gradient_clip > 0.0:
+            self._accelerator.clip_grad_norm_(self._model.parameters(), rates.gradient_clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
+        self.step += 1
+
+        with torch.no_grad():
+            count = len(labels)
+            right = (logits.argmax(1) == labels).sum()
+            # Kept on the device: reading a number at each step would stop the processor.
+            self._totals += torch.stack((loss.double() * count, right.double(), right.new_tensor(count).double()))
+
+    def _apply(self, plan: StepPlan) -> None:
+        """Bring masks and phase to what this step needs."""
+        if self.baseline is None and self.step == self.schedule.dense_steps:
+            average_batch_norms(self.result, self._accelerator)
+            self.baseline = evaluate(self.result, self._data.test, accelerator=self._accelerator)
+        if plan.updates_masks:
+            update_masks(self._network, plan.sparsity)
+        if plan.phase != self._phase:
+            set_phase(self._network, plan.phase)
+            self._phase = plan.phase
+            if self._average is not None:
+                # Weights of two phases do not mix; loading also tells the copy which phase it is in.
+                self._average.module.load_state_dict(self._network.state_dict())
+
+    # ---- What is recorded --------------------------------------------------------------------------------------------
+
+    def _log_interval_metrics(self, display: Display) -> None:
+        totals = self._read_totals()
+        loss, _ = _means(totals[_INTERVAL])
+        self._check_finite(loss)
+        self._totals[_INTERVAL].zero_()
+        if not self._accelerator.is_main_process:
+            return
+        snapshot = self._snapshot(totals, layer_statistics(self.result))
+        self._recorder.log(
+            {
+                "step": self.step,
+                "phase": self._phase,
+                "learning_rate": self._learning_rate(),
+                "loss": loss,
+                "sparsity": snapshot.sparsity,
+                "cosine": snapshot.cosine,
+            }
+        )
+        display.show(snapshot)
+
+    def _finish_epoch(self, display: Display) -> None:
+        totals = self._read_totals()
+        loss, train_top1 = _means(totals[_EPOCH])
+        self._check_finite(loss)
+        for model in {self._network, self.result}:
+            average_batch_norms(model, self._accelerator)
+        validation = evaluate(self.result, self._data.validation, accelerator=self._accelerator)
+        statistics = layer_statistics(self.result, self._signs)
+        snapshot = self._snapshot(totals, statistics, validation["top1"])
+        self._recorder.log(
+            {
+                "epoch": snapshot.epoch,
+                "step": self.step,
+                "phase": self._phase,
+                "learning_rate": self._learning_rate(),
+                "loss": loss,
+                "train_top1": train_top1,
+                "validation": validation,
+                "sparsity": snapshot.sparsity,
+                "cosine": snapshot.cosine,
+                "expected_bytes": snapshot.expected_bytes,
+                "seconds": round(self.seconds, 3),
+                "layers": [asdict(layer) for layer in statistics],
+            }
+        )
+        display.end_epoch(snapshot)
+        self.keep_if_best(validation)
+        self._totals[_EPOCH].zero_()
+        self._signs = layer_signs(self.result)
+        self._save_checkpoint()
+
+    def keep_if_best(self, validation: dict[str, float]) -> None:
+        """Keep the present model as the best one if it is ternary, at its final sparsity and no worse than another."""
+        if not self.schedule.is_settled(self.step):
+            return
+        if self.best is None or validation["top1"] >= self.best["top1"]:
+            self._recorder.save_best(self.result, validation)
+            self.best = validation
+
+    def finish(self) -> dict[str, float]:
+        """Take off what training wrapped around the model, measure batch norms anew, and validate for the last time.
+
+        Returns:
+            The validation metrics of the final model.
+        """
+        self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
+        # An epoch of augmentation that no training step has seen.
+        self._loader.set_epoch(self._recipe.train.epochs)
+        batches = ((images.contiguous(memory_format=self._memory_format), labels) for images, labels in self._loader)
+        reestimate_batch_norms(self.result, batches, self._recipe.train.batch_norm_batches)
+        average_batch_norms(self.result, self._accelerator)
+        validation = evaluate(self.result, self._data.validation, accelerator=self._accelerator)
+        self.keep_if_best(validation)
+        return validation
+
+    def _read_totals(self) -> list[list[float]]:
+        """Totals over all processes."""
+        totals: list[list[float]] = self._accelerator.reduce(self._totals, reduction="sum").tolist()
+        return totals
+
+    def _snapshot(
+        self, totals: list[list[float]], statistics: tuple[LayerStatistics, ...], validation_top1: float | None = None
+    ) -> Snapshot:
+        loss, train_top1 = _means(totals[_EPOCH])
+        weights = sum(layer.weights for layer in statistics)
+        return Snapshot(
+            step=self.step,
+            epoch=(self.step - 1) // self.schedule.steps_per_epoch + 1,
+            phase=self._phase,
+            loss=loss,
+            train_top1=train_top1,
+            sparsity=sum(layer.sparsity * layer.weights for layer in statistics) / weights,
+            cosine=sum(layer.cosine for layer in statistics) / len(statistics),
+            expected_bytes=expected_bytes(statistics, self._float_bytes),
+            validation_top1=validation_top1,
+        )
+
+    def _learning_rate(self) -> float:
+        """Of the step that was done last."""
+        factor = self.schedule.at(self.step - 1).learning_rate_factor
+        return self._recipe.optimizer.learning_rate * factor
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise SternaError(
+                f"training diverged: the loss is {loss} before step {self.step} of {self.schedule.total_steps}; "
+                f"lower optimizer.learning_rate (={self._recipe.optimizer.learning_rate:g}) or set "
+                "optimizer.gradient_clip"
+            )
+
+    # ---- Checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        random_states = gather_object([random_state()])
+        if not self._accelerator.is_main_process:
+            return
+        self._recorder.save_checkpoint(
+            Checkpoint(
+                recipe=self._recipe.model_dump(mode="json"),
+                source_sha256=self._recorder.source_sha256,
+                step=self.step,
+                model=dict(self._network.state_dict()),
+                optimizer=self._optimizer.state_dict(),
+                average=dict(self._average.state_dict()) if self._average is not None else None,
+                random_states=random_states,
+                totals=self._totals,
+                signs=self._signs,
+                baseline=self.baseline,
+                best=self.best,
+                log_bytes=self._recorder.synchronize_log(),
+                seconds=self.seconds,
+            )
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint of the same recipe."""
+        device = self._accelerator.device
+        self._network.load_state_dict(checkpoint.model)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        if self._average is not None and checkpoint.average is not None:
+            self._average.load_state_dict(checkpoint.average)
+        self._phase = next(iter(ternary_layers(self._network).values())).current_phase
+        self.step, self.baseline, self.best = checkpoint.step, checkpoint.baseline, checkpoint.best
+        self._totals = checkpoint.totals.to(device)
+        if not self._accelerator.is_main_process:
+            self._totals.zero_()  # the sum over all processes must count them once
+        self._signs = {name: signs.to(device) for name, signs in checkpoint.signs.items()}
+        self._seconds_before, self._started = checkpoint.seconds, time.monotonic()
+        set_random_state(checkpoint.random_states[self._accelerator.process_index])
+
+
+def _moving_average(network: nn.Module, decay: float, device: torch.device) -> AveragedModel | None:
+    """A copy of the network whose weights follow slowly and whose masks and statistics follow at once."""
+    if decay == 0.0:
+        return None
+    return AveragedModel(network, device, multi_avg_fn=get_ema_multi_avg_fn(decay)).eval()
+
+
+def _means(totals: list[float]) -> tuple[float, float]:
+    """Loss and accuracy in percent."""
+    loss, right, images = totals
+    return (loss / images, 100.0 * right / images) if images else (0.0, 0.0)

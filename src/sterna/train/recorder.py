@@ -1,0 +1,137 @@
+"""The files that a run leaves in its folder while it trains; written by the first process alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from sterna.config import Recipe
+from sterna.convert import convert
+from sterna.data import DataSplits
+from sterna.errors import SternaError
+from sterna.ternary_model import TernaryModel
+from sterna.train.checkpoint import Checkpoint, save_checkpoint
+from sterna.train.metrics_log import MetricsLog
+
+
+class Recorder:
+    """Writes metrics, checkpoints and models of one run; every other process than the first writes nothing.
+
+    Args:
+        recipe: of the run.
+        run_dir: exists.
+        data: its labels and preprocessing are stored with models.
+        source_sha256: of the file of weights that the run began with, or nothing.
+        accelerator: tells the processes apart.
+        log_bytes: of ``metrics.jsonl`` to keep.
+
+    Raises:
+        CheckpointError: ``metrics.jsonl`` is shorter than ``log_bytes``.
+        SternaError: it cannot be written.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run_dir: Path,
+        data: DataSplits,
+        source_sha256: str | None,
+        accelerator: Accelerator,
+        log_bytes: int = 0,
+    ) -> None:
+        self.recipe = recipe
+        self.run_dir = run_dir
+        self.source_sha256 = source_sha256
+        self.last_path = run_dir / f"{recipe.name}.sterna"
+        self.best_path = run_dir / f"{recipe.name}.best.sterna"
+        self._data = data
+        self._log = MetricsLog(run_dir / "metrics.jsonl", log_bytes) if accelerator.is_main_process else None
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line to ``metrics.jsonl``."""
+        if self._log is not None:
+            self._log.append(line)
+
+    def synchronize_log(self) -> int:
+        """Bring ``metrics.jsonl`` to the disk and return its length in bytes."""
+        return self._log.synchronize() if self._log is not None else 0
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+        if self._log is not None:
+            save_checkpoint(checkpoint, self.run_dir)
+
+    def convert(self, model: nn.Module, metrics: Mapping[str, float], split: str) -> TernaryModel:
+        """Convert a trained model, with all that its file says about it."""
+        recipe = self.recipe
+        metadata = {
+            "model": {"name": recipe.model.name, "arguments": dict(recipe.model.arguments)},
+            "task": "classification",
+            "labels": list(self._data.labels),
+            "preprocessing": dict(self._data.preprocessing),
+            "recipe": recipe.model_dump(mode="json"),
+            "metrics": file_metrics(metrics, split),
+            "source_sha256": self.source_sha256,
+        }
+        return convert(model, float_dtype=recipe.storage.float_dtype, metadata=metadata)
+
+    def save_best(self, model: nn.Module, metrics: Mapping[str, float]) -> None:
+        """Keep a model as the best so far; until the end of the run its file says how well it validates."""
+        if self._log is not None:
+            save_model(self.convert(model, metrics, "validation"), self.best_path)
+
+    def close(self) -> None:
+        """Close ``metrics.jsonl``."""
+        if self._log is not None:
+            self._log.close()
+
+
+def file_metrics(metrics: Mapping[str, float], split: str) -> dict[str, float | str]:
+    """What a file says about its accuracy."""
+    return {**{key: metrics[key] for key in ("top1", "top5", "images") if key in metrics}, "split": split}
+
+
+def save_model(model: TernaryModel, path: Path) -> int:
+    """Write a ``.sterna`` file; returns its size in bytes.
+
+    Raises:
+        SternaError: it cannot be written.
+    """
+    from sterna.container import save
+
+    try:
+        return save(model, path)
+    except OSError as error:
+        raise SternaError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all.
+
+    Raises:
+        SternaError: it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SternaError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and machines, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

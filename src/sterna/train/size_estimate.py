@@ -1,0 +1,45 @@
+"""How large the file would be if training ended now: an estimate that costs no encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from sterna.convert import plain_state
+from sterna.folding import batch_norm_pairs, is_batch_norm
+from sterna.prepare import LayerStatistics, ternary_layers
+
+_FLOAT_BYTES = {"float16": 2, "float32": 4}
+
+
+def expected_bytes(statistics: Iterable[LayerStatistics], float_bytes: int) -> int:
+    """Zero-order entropy of the trits, ``sum(weights * bits) / 8``, plus everything that is not ternary.
+
+    Args:
+        statistics: of all ternary layers.
+        float_bytes: from :func:`float_bytes_of`.
+    """
+    bits = sum(layer.weights * layer.entropy_bits_per_weight for layer in statistics)
+    return round(bits / 8) + float_bytes
+
+
+def float_bytes_of(model: nn.Module, float_dtype: str) -> int:
+    """Bytes of a prepared model's tensors that stay in floating point, as :func:`sterna.convert` stores them.
+
+    Every batch norm counts as two vectors; a ternary layer has scales of its own only where no batch norm holds them.
+    """
+    layers = ternary_layers(model)
+    norms = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
+    folded = batch_norm_pairs(model)
+    count = 0
+    for name, value in plain_state(model).items():
+        owner, _, leaf = name.rpartition(".")
+        if owner in norms:
+            count += value.numel() if leaf in ("weight", "bias") else 0
+        elif owner in layers and leaf == "weight":
+            groups = value.shape[0] if layers[owner].group == "filter" else 1
+            count += 0 if owner in folded else groups
+        elif leaf != "num_batches_tracked":
+            count += value.numel()
+    return count * _FLOAT_BYTES[float_dtype]
