@@ -70,10 +70,31 @@ def test_the_gradient_of_a_learned_scale_equals_finite_differences() -> None:
 
 
 class TestParametrization:
+    def test_the_mask_is_the_one_set_and_moves_with_the_weights(self) -> None:
+        weight, mask = example()
+        module = PTQ(weight, TernaryConfig())
+        module.set_mask(weight, mask)
+        assert torch.equal(module.mask(weight), mask)
+        assert torch.equal(module.mask(weight * 0), torch.zeros_like(mask))
+
+    def test_a_weight_changes_its_sign_by_way_of_zero(self) -> None:
+        weight, mask = example()
+        module = PTQ(weight, TernaryConfig())
+        module.set_mask(weight, mask)
+        module.set_phase("ternary", weight)
+        place = tuple(mask.nonzero()[0].tolist())
+        passed = []
+        for factor in torch.linspace(1.0, -1.0, 41):
+            moved = weight.clone()
+            moved[place] *= factor
+            passed.append(int(module(moved)[place].sign() * weight[place].sign()))
+        assert passed == sorted(passed, reverse=True)
+        assert set(passed) == {1, 0, -1}
+
     def test_dense_leaves_the_weight_and_pruned_masks_it(self) -> None:
         weight, mask = example()
         module = PTQ(weight, TernaryConfig())
-        module.mask.copy_(mask)
+        module.set_mask(weight, mask)
         assert module(weight) is weight
         module.set_phase("pruned", weight)
         assert torch.equal(module(weight), weight * mask)
@@ -81,7 +102,7 @@ class TestParametrization:
     def test_with_unit_scale_every_phase_has_filters_of_length_one(self) -> None:
         weight, mask = example()
         module = PTQ(weight, TernaryConfig(scale="unit"))
-        module.mask.copy_(mask)
+        module.set_mask(weight, mask)
         for phase in ("dense", "pruned", "ternary"):
             module.set_phase(phase, weight)
             lengths = module(weight).flatten(1).norm(dim=1)
@@ -90,7 +111,7 @@ class TestParametrization:
     def test_a_learned_scale_starts_at_its_least_squares_value(self) -> None:
         weight, mask = example()
         module = PTQ(weight, TernaryConfig(scale="learned"))
-        module.mask.copy_(mask)
+        module.set_mask(weight, mask)
         module.set_phase("ternary", weight)
         assert torch.equal(module(weight), ptq(weight, mask, scale="least-squares"))
 
@@ -98,7 +119,7 @@ class TestParametrization:
         weight, mask = example()
         for scale in ("unit", "norm", "least-squares", "learned"):
             module = PTQ(weight, TernaryConfig(scale=scale))
-            module.mask.copy_(mask)
+            module.set_mask(weight, mask)
             module.set_phase("ternary", weight)
             signs, alpha = module.ternary_parts(weight)
             assert signs.dtype == torch.int8
@@ -107,7 +128,7 @@ class TestParametrization:
     def test_the_phase_and_mask_follow_the_state_dict_and_deepcopy(self) -> None:
         weight, mask = example()
         module = PTQ(weight, TernaryConfig())
-        module.mask.copy_(mask)
+        module.set_mask(weight, mask)
         module.set_phase("ternary", weight)
         other = PTQ(weight, TernaryConfig())
         other.load_state_dict(module.state_dict())
@@ -117,6 +138,6 @@ class TestParametrization:
 
     def test_all_its_state_is_in_buffers(self) -> None:
         module = PTQ(example()[0], TernaryConfig())
-        assert set(module.state_dict()) == {"mask", "phase"}
+        assert set(module.state_dict()) == {"threshold", "phase"}
         assert not list(module.parameters())
         assert isinstance(module, nn.Module)

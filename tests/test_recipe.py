@@ -217,7 +217,7 @@ class TestOverrides:
             ("train.epocs=3", "--set: train.epocs: unknown key, did you mean epochs?"),
             ("trian.epochs=3", "--set: trian: unknown key, did you mean train?"),
             ("epochs=3", "--set: epochs: unknown key, did you mean train.epochs?"),
-            ("train.epochs.first=3", "--set: train.epochs.first: unknown key"),
+            ("train.epochs.first=3", '--set: train.epochs: got {"first": 3}, allowed: an integer >= 1'),
             ("train.epochs=many", '--set: train.epochs: got "many", allowed: an integer >= 1'),
             ("train.epochs='3'", '--set: train.epochs: got "3", allowed: an integer >= 1'),
             ("train.epochs=[3", '--set: train.epochs: value "[3": expected'),
@@ -230,11 +230,7 @@ class TestOverrides:
         ],
     )
     def test_a_wrong_override_is_refused_like_a_wrong_key(self, tmp_path: Path, override: str, expected: str) -> None:
-        message = refusal(tmp_path, MINIMAL, override)
-        if override != "train.epochs.first=3":
-            assert message.startswith(expected)
-        else:
-            assert message.startswith("--set: train.epochs: got ")
+        assert refusal(tmp_path, MINIMAL, override).startswith(expected)
 
 
 JSON_VALUES = st.recursive(

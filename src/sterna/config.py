@@ -83,8 +83,8 @@ class ScheduleConfig(_Frozen):
         default=3.0, description="length of the cubic ramp of zeros, from the end of dense_epochs"
     )
     initial_sparsity: OpenFraction = Field(default=0.3, description="zeros at the start of the ramp")
-    freeze_epochs: NonNegative = Field(default=1.0, description="last epochs in which the masks no longer change")
-    mask_interval: Count = Field(default=10, description="steps between two updates of the masks")
+    freeze_epochs: NonNegative = Field(default=1.0, description="last epochs in which the thresholds no longer change")
+    mask_interval: Count = Field(default=10, description="steps between two choices of the thresholds")
 
 
 class OptimizerConfig(_Frozen):

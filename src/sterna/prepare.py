@@ -139,6 +139,9 @@ def set_phase(model: nn.Module, phase: Phase) -> None:
 def update_masks(model: nn.Module, sparsity: float) -> None:
     """Choose anew which weights are zero, by the magnitude of the latent weights and the model's configuration.
 
+    The choice is exact (to weights of equal magnitude at its border, which all become zero) and is kept as a threshold
+    a layer; until the next update, weights cross it in both directions as training moves them.
+
     Args:
         model: a prepared model.
         sparsity: fraction of zeros over the ternary layers; ignored by ``threshold="optimal"``.
@@ -159,7 +162,7 @@ def update_masks(model: nn.Module, sparsity: float) -> None:
     else:
         masks = masks_of.global_masks(weights, sparsity)
     for name, mask in masks.items():
-        layers[name].mask.copy_(mask)
+        layers[name].set_mask(weights[name], mask)
 
 
 @torch.no_grad()

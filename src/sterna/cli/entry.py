@@ -54,12 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except Stopped as stop:
         if stop.output_closed:
-            return _close_output()
+            _drop_output()
+            return OUTPUT_CLOSED
         return _report(" ".join(["interrupted", *stop.hints]), INTERRUPTED)
     except KeyboardInterrupt:
         return _report("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        return _close_output()
+        _drop_output()
+        return OUTPUT_CLOSED
     except SternaError as error:
         return _report(f"error: {error}")
     except ModuleNotFoundError as error:
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _ENVIRONMENT_ERRORS:
             raise
+        _drop_output()
         where = f": '{error.filename}'" if error.filename else ""
         return _report(f"error: {error.strerror}{where}")
     return code
@@ -86,12 +89,12 @@ def _report(text: str, code: int = USER_ERROR) -> int:
     return code
 
 
-def _close_output() -> int:
-    """Stop quietly when the reader of the output has gone, as ``head`` does."""
+def _drop_output() -> None:
+    """Forget output that cannot be written, or the interpreter would complain about it once more when it ends."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             os.dup2(nothing, stream.fileno())
-    return OUTPUT_CLOSED
+    os.close(nothing)

@@ -108,7 +108,9 @@ class PTQ(nn.Module):
     ``dense``: ``y = w``. ``pruned``: ``y = m * w``. ``ternary``: ``y = ptq(w, m)``. With the scale ``unit`` the first
     two are on the unit sphere too (``w / ||w||`` and ``u``), so that entering the next phase changes direction only.
 
-    The mask and the phase are buffers: they follow ``state_dict``, ``deepcopy`` and distributed training.
+    The mask follows the latent weights in every pass, ``m = |w| > threshold``, so that a weight on its way from one
+    sign to the other passes through zero; a fixed mask would let it jump by twice the scale. The threshold and the phase
+    are buffers: they follow ``state_dict``, ``deepcopy`` and distributed training.
 
     Args:
         weight: the latent weight as it is when the parametrization is made.
@@ -116,7 +118,7 @@ class PTQ(nn.Module):
         scale: overrides ``config.scale`` (a layer without batch norm cannot be on the unit sphere).
     """
 
-    mask: Tensor
+    threshold: Tensor
     phase: Tensor
 
     def __init__(self, weight: Tensor, config: TernaryConfig, scale: ternary.ScaleMode | None = None) -> None:
@@ -124,7 +126,7 @@ class PTQ(nn.Module):
         self.config = config
         self.group: ternary.Group = config.group
         self.scale: ternary.ScaleMode = scale if scale is not None else config.scale
-        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool))
+        self.register_buffer("threshold", weight.new_zeros(()))
         self.register_buffer("phase", torch.zeros((), dtype=torch.int8))
         # A Python copy of the phase: reading the buffer in forward would break torch.compile's graph.
         self._phase: Phase = "dense"
@@ -139,11 +141,26 @@ class PTQ(nn.Module):
         """The phase that the next forward pass uses."""
         return self._phase
 
+    def mask(self, weight: Tensor) -> Tensor:
+        """Which weights survive: bool, ``|w| > threshold``."""
+        return weight.detach().abs() > self.threshold
+
+    @torch.no_grad()
+    def set_mask(self, weight: Tensor, mask: Tensor) -> None:
+        """Set the threshold to the largest magnitude outside ``mask``, so that exactly those larger survive.
+
+        Args:
+            weight: latent weights.
+            mask: bool, the same shape, of the largest magnitudes; equals of a weight outside it become zero too.
+        """
+        outside = weight.abs().masked_select(~mask)
+        self.threshold.copy_(outside.max() if outside.numel() else outside.new_zeros(()))
+
     def set_phase(self, phase: Phase, weight: Tensor) -> None:
         """Enter a phase; entering ``ternary`` sets a learned scale to its least-squares value for ``weight``."""
         if phase == "ternary" and self._phase != "ternary" and self.learned_scale is not None:
             with torch.no_grad():
-                self.learned_scale.copy_(ternary.project(weight, self.mask, self.group, "least-squares")[1])
+                self.learned_scale.copy_(ternary.project(weight, self.mask(weight), self.group, "least-squares")[1])
         self._phase = phase
         self.phase.fill_(PHASES.index(phase))
 
@@ -152,7 +169,7 @@ class PTQ(nn.Module):
         if self._phase == "ternary":
             return ptq(
                 weight,
-                self.mask,
+                self.mask(weight),
                 group=self.group,
                 scale=self.scale,
                 gradient=self.config.gradient,
@@ -160,7 +177,7 @@ class PTQ(nn.Module):
                 pull=self.config.pull,
                 sharpness=self.config.sharpness,
             )
-        survivors = weight if self._phase == "dense" else ternary.survivors_of(weight, self.mask)
+        survivors = weight if self._phase == "dense" else ternary.survivors_of(weight, self.mask(weight))
         if self.scale != "unit":
             return survivors
         rows = ternary.grouped(survivors, self.group)
@@ -173,7 +190,7 @@ class PTQ(nn.Module):
     def ternary_parts(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Trits (int8, in the shape of the latent ``weight``) and scale ``(groups,)`` of the ternary phase."""
         mode = "least-squares" if self.scale == "learned" else self.scale
-        signs, alpha = ternary.project(weight.detach(), self.mask, self.group, mode)
+        signs, alpha = ternary.project(weight.detach(), self.mask(weight), self.group, mode)
         if self.learned_scale is not None:
             alpha = self.learned_scale.detach()
         return signs.to(torch.int8), alpha
