@@ -8,7 +8,6 @@ enum class [[nodiscard]] Status {
     kOutOfMemory,
     kTooManyWeights,  // the shape has more weights than kMaxWeights
     kNotATrit,        // a value to encode is not -1, 0 or 1
-    kUnknownModel,    // the first coded byte names no model
     kTruncated,       // the coded bytes end before the last weight
     kTrailingBytes,   // coded bytes are left after the last weight
 };
@@ -23,8 +22,6 @@ constexpr const char* message(Status status) {
             return "more weights than the coder allows";
         case Status::kNotATrit:
             return "trits must be -1, 0 or 1";
-        case Status::kUnknownModel:
-            return "unknown model of the trit coder";
         case Status::kTruncated:
             return "the coded trits end too early";
         case Status::kTrailingBytes:

@@ -44,6 +44,8 @@ class RangeEncoder {
     }
 
     // Ends the stream with the value in [low, low + range) that has the most trailing zero bytes, which are left out.
+    static constexpr bool is_exhausted() { return false; }
+
     Status finish() {
         unsigned kept = 0;
         while (kept < 4) {

@@ -21,8 +21,9 @@ from sterna.ternary_model import TernaryModel, TernaryTensor
 
 if TYPE_CHECKING:
     from sterna.config import Recipe, TernaryConfig
-    from sterna.container import inspect, save
+    from sterna.container import save
     from sterna.convert import convert
+    from sterna.inspection import inspect
     from sterna.loading import load
     from sterna.prepare import prepare
     from sterna.train.run import compress
@@ -34,7 +35,7 @@ _LAZY = {
     "TernaryConfig": "sterna.config",
     "compress": "sterna.train.run",
     "convert": "sterna.convert",
-    "inspect": "sterna.container",
+    "inspect": "sterna.inspection",
     "load": "sterna.loading",
     "prepare": "sterna.prepare",
     "save": "sterna.container",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,25 +88,15 @@ def _make_room(folder: Path, *, force: bool) -> None:
 
 def _show(result: CompressResult, *, as_json: bool) -> None:
     if as_json:
-        output.print_json(
-            {
-                "path": str(result.path),
-                "file_bytes": result.file_bytes,
-                "metrics": dict(result.metrics),
-                "baseline_metrics": dict(result.baseline_metrics),
-                "sparsity": result.sparsity,
-                "seconds": result.seconds,
-                "steps": result.steps,
-            }
-        )
+        output.print_json(asdict(result))
         return
-    images = int(result.metrics["images"])
+    images, before = int(result.metrics["images"]), result.baseline_metrics.get("top1")
     rows = [
         ("file", str(result.path)),
         ("size", in_bytes(result.file_bytes)),
         ("zeros", f"{100 * result.sparsity:.2f} % of the ternary weights"),
-        ("accuracy", f"{result.metrics['top1']:.2f} % of {images:,} {result.metrics.get('split', 'test')} images"),
-        ("before", f"{result.baseline_metrics['top1']:.2f} %"),
+        ("accuracy", f"{result.metrics['top1']:.2f} % of {images:,} test images"),
+        ("uncompressed", f"{before:.2f} %" if before is not None else "not measured"),
         ("training", f"{result.steps:,} steps in {result.seconds:.0f} s"),
     ]
     output.stdout().print(output.pairs(rows))

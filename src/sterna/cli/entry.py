@@ -26,6 +26,8 @@ _ENVIRONMENT_ERRORS = frozenset(
         errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EMFILE, errno.ENOMEM,
     }
 )  # fmt: skip
+# What the standard library calls a full disk, as ENOENT; importing PyTorch asks it for a temporary folder.
+_NO_TEMPORARY_FOLDER = "No usable temporary directory"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _report(_missing(error))
     except OSError as error:
-        if error.errno not in _ENVIRONMENT_ERRORS:
+        if error.errno not in _ENVIRONMENT_ERRORS and not str(error.strerror).startswith(_NO_TEMPORARY_FOLDER):
             raise
         _drop_output()
         where = f": '{error.filename}'" if error.filename else ""

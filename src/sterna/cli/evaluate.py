@@ -103,7 +103,7 @@ def _data_config(metadata: Mapping[str, Any], data: str | None, file: str) -> Da
         return DataConfig.model_validate_json(json.dumps({**values, "augment": False}))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        key, got, place = ".".join(map(str, problem["loc"])), problem["input"], "--data" if data else file
+        key, got, place = ".".join(map(str, problem["loc"])), problem["input"], "--data" if data is not None else file
         raise ConfigError(f"{place}: data {key} {json.dumps(got)} is not allowed: {problem['msg']}") from None
 
 

@@ -26,6 +26,8 @@ _INSTRUCTION_SETS = (
 def info(as_json: options.Json = False) -> None:
     """Show the processor, versions, and what is installed.
 
+    Every package that Sterna can use is listed, with what installs it.
+
     Examples:
       sterna info
       sterna info --json

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sterna.cli import options, output
+from sterna.cli.text import in_bytes, printable
+
+if TYPE_CHECKING:
+    from sterna.inspection import Inspection
 
 
 def inspect(
@@ -24,9 +28,55 @@ def inspect(
       sterna inspect runs/digits_demo/digits_demo.sterna
       sterna inspect model.sterna --json
     """
-    from sterna.container import inspect as inspect_file
+    from sterna.inspection import inspect as inspect_file
 
     contents = inspect_file(file)
     if as_json:
         output.print_json(asdict(contents))
         return
+    table = output.table(
+        ("tensor", "shape", "kind", "scale", "zeros", "bits/weight", "entropy", "bytes", "share"),
+        numbers=("zeros", "bits/weight", "entropy", "bytes", "share"),
+    )
+    for row in contents.rows:
+        table.add_row(
+            printable(row.name),
+            "x".join(map(str, row.shape)) or "scalar",
+            row.kind,
+            row.granularity,
+            percent(row.sparsity),
+            f"{row.bits_per_weight:.3f}",
+            "" if row.entropy_bits_per_weight is None else f"{row.entropy_bits_per_weight:.3f}",
+            f"{row.coded_bytes:,}",
+            percent(row.share or None),
+        )
+    console = output.stdout()
+    console.print(table)
+    console.print(output.pairs(_totals(contents), title="\nThe whole file"))
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent, or nothing."""
+    return "" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def _totals(contents: Inspection) -> list[tuple[str, str]]:
+    metrics = contents.metadata.get("metrics")
+    accuracy = metrics.get("top1") if isinstance(metrics, dict) else None
+    model = contents.metadata.get("model")
+    rows = [
+        ("size", in_bytes(contents.file_bytes)),
+        ("  trits", in_bytes(contents.trit_bytes)),
+        ("  arrays", f"{in_bytes(contents.array_bytes)} (scales, batch norms, layers in floating point; compressed)"),
+        ("  header", in_bytes(contents.header_bytes)),
+        ("  checksum", in_bytes(contents.checksum_bytes)),
+        ("parameters", f"{contents.parameters:,}, of them {contents.ternary_parameters:,} ternary"),
+        ("zeros", f"{100 * contents.sparsity:.2f} % of the ternary parameters"),
+        ("compression", f"{contents.compression_ratio:.1f}x against float32 ({in_bytes(contents.float32_bytes)})"),
+        ("not ternary", ", ".join(contents.not_ternary) or "nothing"),
+    ]
+    if isinstance(model, dict):
+        rows.insert(0, ("model", str(model.get("name"))))
+    if isinstance(accuracy, int | float):
+        rows.append(("accuracy", f"{accuracy:.2f} % of {metrics.get('images')} {metrics.get('split', '')} images"))
+    return rows

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -50,13 +51,15 @@ def pairs(rows: Iterable[tuple[str, str]], title: str | None = None) -> Table:
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON document. JSON has no infinities: a loss that is not finite becomes null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    """Write one JSON document. JSON has no paths and no infinities: they become text and null."""
+    sys.stdout.write(json.dumps(_json_value(value), indent=2, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_json_value(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -42,8 +42,7 @@ _RESIZE_RATIO = 256 / 224
 _AREA_RANGE = (0.08, 1.0)
 _ASPECT_RANGE = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
-_FLIP_STREAM = FIRST_AUGMENTATION_STREAM
-_CROP_STREAM = FIRST_AUGMENTATION_STREAM + 1
+_FRACTIONS_PER_ATTEMPT = 4
 
 
 class UnreadableImageError(DataError):
@@ -95,8 +94,8 @@ def random_crop_box(width: int, height: int, fractions: Sequence[float]) -> tupl
         Szegedy et al.: Going deeper with convolutions, arXiv 1409.4842.
     """
     lowest, highest = np.log(_ASPECT_RANGE[0]), np.log(_ASPECT_RANGE[1])
-    for attempt in range(0, len(fractions), 4):
-        area, aspect, left, top = fractions[attempt : attempt + 4]
+    for attempt in range(0, len(fractions), _FRACTIONS_PER_ATTEMPT):
+        area, aspect, left, top = fractions[attempt : attempt + _FRACTIONS_PER_ATTEMPT]
         target = width * height * (_AREA_RANGE[0] + area * (_AREA_RANGE[1] - _AREA_RANGE[0]))
         ratio = float(np.exp(lowest + aspect * (highest - lowest)))
         box_width = round((target * ratio) ** 0.5)
@@ -183,13 +182,16 @@ class ImageFolderDataset(BatchDataset):
         return np.asarray(resize_and_crop(image, self._size, self._resize))
 
     def _augmented(self, image: Image.Image, index: int) -> Pixels:
-        box = random_crop_box(*image.size, [self._fraction(_CROP_STREAM + k, index) for k in range(4 * _CROP_ATTEMPTS)])
-        part = image.resize((self._size, self._size), Image.Resampling.BILINEAR, box=box)
-        pixels = np.asarray(part)
-        return pixels[:, ::-1] if self._fraction(_FLIP_STREAM, index) < 0.5 else pixels
+        mirrored, *crop_fractions = self._fractions(index, 1 + _FRACTIONS_PER_ATTEMPT * _CROP_ATTEMPTS)
+        box = random_crop_box(*image.size, crop_fractions)
+        pixels = np.asarray(image.resize((self._size, self._size), Image.Resampling.BILINEAR, box=box))
+        return pixels[:, ::-1] if mirrored < 0.5 else pixels
 
-    def _fraction(self, stream: int, index: int) -> float:
-        return float(random_fractions(random_words(self._seed, self._epoch, stream, np.asarray([index])))[0])
+    def _fractions(self, index: int, count: int) -> list[float]:
+        """Random numbers of one sample in this epoch: its random word is the seed of all of them."""
+        word = random_words(self._seed, self._epoch, FIRST_AUGMENTATION_STREAM, np.asarray([index]))
+        fractions: list[float] = random_fractions(random_words(int(word[0]), 0, 0, np.arange(count))).tolist()
+        return fractions
 
 
 def resize_before_crop(size: int) -> int:

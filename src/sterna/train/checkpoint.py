@@ -25,6 +25,9 @@ FOLDER = "checkpoint"
 FILE = "last.pt"
 FORMAT = 1
 
+_ABSENT = object()
+_SHOWN_CHARACTERS = 60
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -38,7 +41,7 @@ class Checkpoint:
         optimizer: ``state_dict`` of the optimiser.
         average: ``state_dict`` of the moving average of the weights, or nothing.
         random_states: of each process, from :func:`random_state`.
-        totals: ``(loss sum, right answers, images, steps)`` of the running epoch, then of the running log interval.
+        totals: ``(loss sum, right answers, images)`` over all processes, of the running epoch and the running interval.
         signs: trits at the beginning of the running epoch, by layer.
         baseline: metrics of the uncompressed model, once they are known.
         best: validation metrics of the best model so far, once there is one.
@@ -82,7 +85,7 @@ def save_checkpoint(checkpoint: Checkpoint, run_dir: Path) -> None:
                 torch.save({item.name: getattr(checkpoint, item.name) for item in fields(checkpoint)}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, path)
+            partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -122,14 +125,11 @@ def check_resumable(checkpoint: Checkpoint, recipe: Recipe, source_sha256: str |
         CheckpointError: another recipe (the key and both values are named), other weights, or another number of
             processes.
     """
-    old, new = _flatten(checkpoint.recipe), _flatten(recipe.model_dump(mode="json"))
-    different = [key for key in {**old, **new} if old.get(key, "absent") != new.get(key, "absent")]
+    different = _differences(checkpoint.recipe, recipe.model_dump(mode="json"))
     if different:
-        key = different[0]
-        more = f" (and {len(different) - 1} more keys)" if len(different) > 1 else ""
-        raise CheckpointError(
-            f"cannot resume with another recipe: {key} is {_shown(new, key)}, the checkpoint has {_shown(old, key)}{more}"
-        )
+        key, old, new = different[0]
+        more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+        raise CheckpointError(f"cannot resume with another recipe: {key} is {new}, the checkpoint has {old}{more}")
     if checkpoint.source_sha256 != source_sha256:
         raise CheckpointError(
             f"cannot resume with other weights: model.weights has SHA-256 {source_sha256}, "
@@ -143,18 +143,13 @@ def check_resumable(checkpoint: Checkpoint, recipe: Recipe, source_sha256: str |
 
 def random_state() -> dict[str, Any]:
     """The state of all random number generators of this process, as tensors and plain values."""
-    numpy_state = np.random.get_state(legacy=False)
-    assert isinstance(numpy_state, dict)
+    # Ours draw from none of NumPy's; the global one is kept for the sake of models from other libraries.
+    kind, key, *rest = np.random.get_state()  # noqa: NPY002
     version, internal, gaussian = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy_key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
-        "numpy_rest": [
-            int(numpy_state["state"]["pos"]),
-            int(numpy_state["has_gauss"]),
-            float(numpy_state["gauss"]),
-        ],
+        "numpy": [str(kind), torch.from_numpy(np.asarray(key).astype(np.int64)), *map(float, rest)],
         "python": [version, list(internal), gaussian],
     }
 
@@ -164,8 +159,8 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
-    position, has_gauss, gauss = state["numpy_rest"]
-    np.random.set_state(("MT19937", state["numpy_key"].numpy().astype(np.uint32), position, has_gauss, gauss))
+    kind, key, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, key.numpy().astype(np.uint32), int(position), int(has_gauss), gauss))  # noqa: NPY002
     version, internal, gaussian = state["python"]
     random.setstate((version, tuple(internal), gaussian))
 
@@ -179,19 +174,23 @@ def _synchronize_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
+    """Dotted keys with other values, and both values as text."""
+    found = []
+    for key in {**new, **old}:
+        before, after = old.get(key, _ABSENT), new.get(key, _ABSENT)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append((prefix + key, _shown(before), _shown(after)))
+    return found
 
 
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "absent"
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "no such key"
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
 def _reason(error: BaseException) -> str:

@@ -62,7 +62,7 @@ class Teacher:
             targets = self._network(images.to(self._dtype))
         if targets.shape != logits.shape:
             raise ConfigError(
-                f"distillation.teacher has {targets.shape[-1]} classes, the model has {logits.shape[-1]}: they must agree"
+                f"distillation.teacher has {targets.shape[-1]} outputs, the model has {logits.shape[-1]}: must be equal"
             )
         weight = self.config.weight
         return (1.0 - weight) * hard_loss + weight * distillation_loss(logits, targets, self.config.temperature)
@@ -93,5 +93,5 @@ def make_teacher(recipe: Recipe, uncompressed: nn.Module, device: torch.device) 
         network = build_model(config.teacher)
         load_weights(network, chosen.weights)
     if recipe.train.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     return Teacher(network, config, recipe.train.precision, device)

@@ -46,6 +46,7 @@ class TrainingLoop:
         recorder: gets the recipe's files.
         baseline: metrics of the uncompressed model; nothing means to measure them at the end of the dense phase.
         log_interval: steps between two lines of ``metrics.jsonl``.
+        started: when the run began, by ``time.monotonic``; nothing means now.
 
     Attributes:
         step: steps done.
@@ -64,6 +65,7 @@ class TrainingLoop:
         *,
         baseline: dict[str, float] | None = None,
         log_interval: int = LOG_INTERVAL,
+        started: float | None = None,
     ) -> None:
         recipe = recorder.recipe
         self._recipe, self._data, self._recorder = recipe, data, recorder
@@ -93,7 +95,8 @@ class TrainingLoop:
         self._phase = next(iter(ternary_layers(network).values())).current_phase
         self._totals = torch.zeros(2, 3, dtype=torch.float64, device=accelerator.device)
         self._signs = layer_signs(self.result)
-        self._seconds_before, self._started = 0.0, time.monotonic()
+        self._seconds_before = 0.0
+        self._started = started if started is not None else time.monotonic()
 
     @property
     def result(self) -> nn.Module:
@@ -291,6 +294,7 @@ class TrainingLoop:
 
     def _save_checkpoint(self) -> None:
         random_states = gather_object([random_state()])
+        totals = self._accelerator.reduce(self._totals, reduction="sum")
         if not self._accelerator.is_main_process:
             return
         self._recorder.save_checkpoint(
@@ -302,7 +306,7 @@ class TrainingLoop:
                 optimizer=self._optimizer.state_dict(),
                 average=dict(self._average.state_dict()) if self._average is not None else None,
                 random_states=random_states,
-                totals=self._totals,
+                totals=totals,
                 signs=self._signs,
                 baseline=self.baseline,
                 best=self.best,
@@ -324,7 +328,7 @@ class TrainingLoop:
         if not self._accelerator.is_main_process:
             self._totals.zero_()  # the sum over all processes must count them once
         self._signs = {name: signs.to(device) for name, signs in checkpoint.signs.items()}
-        self._seconds_before, self._started = checkpoint.seconds, time.monotonic()
+        self._seconds_before = checkpoint.seconds
         set_random_state(checkpoint.random_states[self._accelerator.process_index])
 
 
@@ -332,7 +336,8 @@ def _moving_average(network: nn.Module, decay: float, device: torch.device) -> A
     """A copy of the network whose weights follow slowly and whose masks and statistics follow at once."""
     if decay == 0.0:
         return None
-    return AveragedModel(network, device, multi_avg_fn=get_ema_multi_avg_fn(decay)).eval()
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, device, multi_avg_fn=update).eval()
 
 
 def _means(totals: list[float]) -> tuple[float, float]:

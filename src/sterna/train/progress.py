@@ -157,9 +157,7 @@ class ProgressBar:
 
     def show(self, snapshot: Snapshot) -> None:
         """Renew the numbers beside the bar."""
-        self._progress.update(
-            self._task, description=f"epoch {snapshot.epoch}/{self._epochs}", numbers=snapshot.text()
-        )
+        self._progress.update(self._task, description=f"epoch {snapshot.epoch}/{self._epochs}", numbers=snapshot.text())
 
     def end_epoch(self, snapshot: Snapshot) -> None:
         """Leave a line above the bar."""

@@ -86,6 +86,12 @@ class Recorder:
         if self._log is not None:
             save_model(self.convert(model, metrics, "validation"), self.best_path)
 
+    def read_best(self) -> TernaryModel:
+        """The model that :meth:`save_best` has kept."""
+        from sterna.container import read
+
+        return read(self.best_path)
+
     def close(self) -> None:
         """Close ``metrics.jsonl``."""
         if self._log is not None:
@@ -124,7 +130,7 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, path)
+            partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise

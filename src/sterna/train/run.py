@@ -1,26 +1,31 @@
-"""One compression run: from a recipe to a ``.sterna`` file whose accuracy was measured on what it holds."""
+"""One run: from a recipe to a ``.sterna`` file in a run folder."""
 
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from sterna.config import Recipe
 from sterna.data import DataSplits, load_data
+from sterna.errors import CheckpointError, ConfigError, SternaError
 from sterna.loading import fill
 from sterna.models import build_model, load_weights
 from sterna.prepare import prepare
 from sterna.tasks.classification import evaluate
-from sterna.train.checkpoint import Checkpoint, check_resumable, load_checkpoint
+from sterna.ternary_model import TernaryModel
+from sterna.train.checkpoint import Checkpoint, check_resumable, checkpoint_path, load_checkpoint
 from sterna.train.distillation import make_teacher
-from sterna.train.loop import TrainingLoop
+from sterna.train.loop import LOG_INTERVAL, TrainingLoop
 from sterna.train.progress import make_display
 from sterna.train.recipe import dump_recipe
 from sterna.train.recorder import Recorder, file_metrics, save_model, write_json, write_text
@@ -28,16 +33,19 @@ from sterna.train.recorder import Recorder, file_metrics, save_model, write_json
 
 @dataclass(frozen=True)
 class CompressResult:
-    """What a run has come to.
+    """What came out of a run.
 
     Args:
-        path: of the last model's file.
-        file_bytes: its size, every byte counted.
-        metrics: of that file on the test images: ``top1`` and ``top5`` in percent, ``loss``, ``images``.
-        baseline_metrics: of the uncompressed model on the same images.
-        sparsity: fraction of zeros over the ternary weights.
-        seconds: time spent training and evaluating, over all processes that worked on the run in turn.
-        steps: of the optimiser.
+        path: of the final model.
+        file_bytes: its size.
+        metrics: of the file on the test images.
+        baseline_metrics: of the uncompressed model on the test images; without pretrained weights, of the model at
+            the end of the dense phase.
+        sparsity: fraction of zeros over all ternary weights.
+        seconds: time spent, over all processes that worked on the run one after another.
+        steps: of training.
+        best_path: of the model that validated best, which may be the final one.
+        best_metrics: of that file on the test images.
     """
 
     path: Path
@@ -47,107 +55,173 @@ class CompressResult:
     sparsity: float
     seconds: float
     steps: int
+    best_path: Path
+    best_metrics: dict[str, float]
 
 
 def compress(
-    recipe: Recipe, run_dir: str | Path, *, resume: bool = False, progress: bool = True
+    recipe: Recipe,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    log_interval: int = LOG_INTERVAL,
 ) -> CompressResult:
-    """Train the model of a recipe into a sparse ternary one and store it.
+    """Train a model to sparse ternary weights and store it.
 
-    The accuracy in the file is measured on a fresh module filled from the converted, rounded model, so that reading
-    the file gives the same number. Under ``accelerate launch`` every process calls this; the first one writes.
+    The folder gets ``recipe.yaml``, ``metrics.jsonl``, ``checkpoint/``, ``<name>.sterna`` (the final model),
+    ``<name>.best.sterna`` (the one that validated best) and ``result.json``. Metrics in a file are measured on a fresh
+    network filled with exactly what the file holds. A run that was stopped in any way continues with ``resume`` to the
+    same bytes (on the CPU, with equal thread count).
 
     Args:
-        recipe: what to compress, on which data, and how.
-        run_dir: gets ``NAME.sterna``, ``NAME.best.sterna`` (the best on held-out images, where the recipe holds some
-            out), ``recipe.yaml``, ``metrics.jsonl``, ``result.json`` and the checkpoint.
-        resume: continue from the checkpoint in ``run_dir``.
-        progress: show a bar on standard error.
-
-    Returns:
-        The same numbers that ``result.json`` holds.
+        recipe: all that decides the result, together with the data.
+        run_dir: folder of the run; it is made.
+        resume: continue the run in ``run_dir`` from its checkpoint, with the same recipe.
+        progress: show a bar on standard error, or a line an epoch where that is no terminal.
+        log_interval: steps between two lines of ``metrics.jsonl`` within an epoch.
 
     Raises:
         ConfigError: the recipe does not fit the model or the data.
         DataError: data or weights are missing or damaged.
-        CheckpointError: there is nothing to resume, or it began with another recipe.
+        CheckpointError: there is nothing to resume, another recipe began the run, or the folder holds a run already.
         SternaError: training diverged, or a file cannot be written.
     """
     run_dir = Path(run_dir)
+    started = time.monotonic()
+    checkpoint = _open_run(run_dir, resume)
     accelerator = _make_accelerator(recipe)
-    checkpoint = load_checkpoint(run_dir) if resume else None
     _seed(recipe.seed)
-    data = load_data(recipe.data, recipe.seed)
     network = build_model(recipe.model)
     source_sha256 = load_weights(network, recipe.model.weights) if recipe.model.weights is not None else None
     if checkpoint is not None:
         check_resumable(checkpoint, recipe, source_sha256, accelerator.num_processes)
+    data = load_data(recipe.data, recipe.seed)
+    _check_fit(network, data)
     if recipe.train.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network = network.to(accelerator.device)
+        network = network.to(memory_format=torch.channels_last)
+    network.to(accelerator.device)
+    teacher = make_teacher(recipe, network, accelerator.device)
+    baseline = checkpoint.baseline if checkpoint is not None else None
+    if baseline is None and source_sha256 is not None:
+        baseline = evaluate(network, data.test, accelerator=accelerator)
+    prepare(network, recipe.ternary)
 
-    loop = _make_loop(recipe, run_dir, network, data, source_sha256, accelerator, checkpoint)
-    display = make_display(
-        progress and accelerator.is_main_process, recipe.train.epochs, loop.schedule.total_steps, loop.step
-    )
-    loop.run(display)
-    loop.finish()
-    return _store(loop, recipe, data, accelerator)
+    if accelerator.is_main_process:
+        write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
+    log_bytes = checkpoint.log_bytes if checkpoint is not None else 0
+    recorder = Recorder(recipe, run_dir, data, source_sha256, accelerator, log_bytes)
+    try:
+        loop = TrainingLoop(
+            network, data, teacher, accelerator, recorder, baseline=baseline, log_interval=log_interval, started=started
+        )
+        if checkpoint is not None:
+            loop.restore(checkpoint)
+        loop.run(
+            make_display(
+                progress and accelerator.is_main_process, recipe.train.epochs, loop.schedule.total_steps, loop.step
+            )
+        )
+        return _finish(loop, recorder, data, accelerator)
+    finally:
+        recorder.close()
+
+
+def _open_run(run_dir: Path, resume: bool) -> Checkpoint | None:
+    """Make the folder of a new run, or read the checkpoint of an old one."""
+    if resume:
+        return load_checkpoint(run_dir)
+    if checkpoint_path(run_dir).exists():
+        raise CheckpointError(
+            f"{run_dir} holds a run already: continue it with --resume, or choose another folder, or delete this one"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SternaError(f"cannot make the run folder {run_dir}: {error.strerror or error}") from error
+    return None
 
 
 def _make_accelerator(recipe: Recipe) -> Accelerator:
-    return Accelerator(
+    # Accelerate keeps the precision of the first run in the process and would refuse another one in the second.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        # Accelerate forms a group of processes on the CPU only if it is told so.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if recipe.train.precision == "bfloat16" else "no",
-        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=False),
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        # Learned scales get no gradient before the ternary phase.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.ternary.scale == "learned")],
     )
+    if recipe.train.batch_size % accelerator.num_processes:
+        raise ConfigError(
+            f"train.batch_size (={recipe.train.batch_size}) must be a multiple of the number of processes "
+            f"(={accelerator.num_processes})"
+        )
+    return accelerator
 
 
 def _seed(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (for models of other libraries)
     torch.manual_seed(seed)
 
 
-def _make_loop(
-    recipe: Recipe,
-    run_dir: Path,
-    network: nn.Module,
-    data: DataSplits,
-    source_sha256: str | None,
-    accelerator: Accelerator,
-    checkpoint: Checkpoint | None,
-) -> TrainingLoop:
-    """Prepare the network and everything around it, at the beginning of the run or where the checkpoint left it."""
-    teacher = make_teacher(recipe, network, accelerator.device)
-    baseline = checkpoint.baseline if checkpoint is not None else None
-    if checkpoint is None and recipe.schedule.dense_epochs == 0.0:
-        baseline = evaluate(network, data.test, accelerator=accelerator, workers=recipe.data.workers)
-    prepare(network, recipe.ternary)
-    if accelerator.is_main_process and checkpoint is None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
-    log_bytes = checkpoint.log_bytes if checkpoint is not None else 0
-    recorder = Recorder(recipe, run_dir, data, source_sha256, accelerator, log_bytes)
-    loop = TrainingLoop(network, data, teacher, accelerator, recorder, baseline=baseline)
-    if checkpoint is not None:
-        loop.restore(checkpoint)
-    return loop
+@torch.no_grad()
+def _check_fit(network: nn.Module, data: DataSplits) -> None:
+    """Refuse a network that cannot take the images or has too few outputs, before any time is spent."""
+    images, _ = data.test.__getitems__([0])
+    network.eval()
+    try:
+        logits = network(images)
+    # A network fails in its own way on images that it was not made for.
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ConfigError(f"the model does not take images of shape {tuple(images.shape[1:])}: {reason}") from error
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] < len(data.labels):
+        raise ConfigError(
+            f"the model must have at least {len(data.labels)} outputs, one for each label of the data, got {shape}"
+        )
 
 
-def _store(loop: TrainingLoop, recipe: Recipe, data: DataSplits, accelerator: Accelerator) -> CompressResult:
-    """Convert, measure what was converted, and write it with that measurement."""
-    recorder = loop.recorder
-    unmeasured = recorder.convert(loop.result, {}, "test")
-    measured = fill(build_model(recipe.model), unmeasured).to(accelerator.device)
-    metrics = evaluate(measured, data.test, accelerator=accelerator, workers=recipe.data.workers)
-    stored = recorder.convert(loop.result, metrics, "test")
-    result = CompressResult(
-        path=recorder.last_path,
-        file_bytes=0,
-        metrics=metrics,
-        baseline_metrics=loop.baseline or {},
-        sparsity=stored.sparsity,
-        seconds=round(loop.seconds, 3),
-        steps=loop.step,
-    )
-    return result
+def _finish(loop: TrainingLoop, recorder: Recorder, data: DataSplits, accelerator: Accelerator) -> CompressResult:
+    """Convert, measure what was converted, and write it; the first process does it for all."""
+    validation = loop.finish()
+    results: list[Any] = [None]
+    if accelerator.is_main_process:
+        recipe = recorder.recipe
+        last = recorder.convert(loop.result, validation, "validation")
+        last, metrics = _measure(last, recipe, data, accelerator.device)
+        file_bytes = save_model(last, recorder.last_path)
+        best, best_metrics = _measure(recorder.read_best(), recipe, data, accelerator.device)
+        save_model(best, recorder.best_path)
+        if loop.baseline is None:
+            raise RuntimeError("a run always passes the end of its dense phase")
+        result = CompressResult(
+            path=recorder.last_path,
+            file_bytes=file_bytes,
+            metrics=metrics,
+            baseline_metrics=loop.baseline,
+            sparsity=float(last.sparsity),
+            seconds=round(loop.seconds, 3),
+            steps=loop.step,
+            best_path=recorder.best_path,
+            best_metrics=best_metrics,
+        )
+        names = {"path": result.path.name, "best_path": result.best_path.name}
+        write_json(recorder.run_dir / "result.json", {**asdict(result), **names})
+        results = [result]
+    broadcast_object_list(results)
+    returned: CompressResult = results[0]
+    return returned
+
+
+def _measure(
+    model: TernaryModel, recipe: Recipe, data: DataSplits, device: torch.device
+) -> tuple[TernaryModel, dict[str, float]]:
+    """Test a fresh network filled with a stored model, and write the result into its metadata."""
+    network = fill(build_model(recipe.model), model).to(device)
+    metrics = evaluate(network, data.test, workers=recipe.data.workers)
+    metadata = {**model.metadata, "metrics": file_metrics(metrics, "test")}
+    return TernaryModel(model.tensors, metadata), metrics

@@ -1,0 +1,75 @@
+"""``sterna inspect``, and what it and ``sterna evaluate`` say about damaged files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.command import is_one_line_error, sterna_process
+from cli.conftest import Run
+from sterna.cli import main
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "one byte": lambda data: data[:1],
+    "truncated header": lambda data: data[:20],
+    "truncated by half": lambda data: data[: len(data) // 2],
+    "truncated by one byte": lambda data: data[:-1],
+    "oversized by one byte": lambda data: data + b"\0",
+    "oversized by a copy": lambda data: data + data,
+    "wrong magic": lambda data: b"PK\3\4" + data[4:],
+    "zeros": lambda data: bytes(len(data)),
+    "text": lambda data: b"This is not a model.\n" * 50,
+}
+
+
+def refusal(capsys: pytest.CaptureFixture[str], name: str, path: Path) -> str:
+    assert main([name, str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert is_one_line_error(captured.err)
+    return captured.err
+
+
+@pytest.mark.parametrize("name", ["inspect", "evaluate"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_one_line(
+    name: str, damage: str, finished_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.sterna"
+    path.write_bytes(DAMAGE[damage](finished_run.file.read_bytes()))
+    assert "bad.sterna" in refusal(capsys, name, path)
+
+
+@pytest.mark.parametrize("name", ["inspect", "evaluate"])
+def test_a_flipped_bit_anywhere_is_found(
+    name: str, finished_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = finished_run.file.read_bytes()
+    chance = random.Random(5)
+    path = tmp_path / "bad.sterna"
+    for position in [*range(16), *chance.sample(range(len(data)), 60), len(data) - 1]:
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        refusal(capsys, name, path)
+
+
+@pytest.mark.parametrize("name", ["inspect", "evaluate"])
+def test_a_missing_file_and_a_folder_are_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "none.sterna" in refusal(capsys, name, tmp_path / "none.sterna")
+    refusal(capsys, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["inspect", "evaluate"])
+def test_a_damaged_file_ends_the_process_with_2(name: str, finished_run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "bad.sterna"
+    path.write_bytes(finished_run.file.read_bytes()[:-3])
+    result = sterna_process(name, path, folder=tmp_path)
+    assert result.returncode == 2
+    assert is_one_line_error(result.stderr)
