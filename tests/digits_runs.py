@@ -13,7 +13,13 @@ _BASE: dict[str, Any] = {
     "name": "digits",
     "model": {"name": "digits_cnn"},
     "data": {"name": "digits"},
-    "schedule": {"dense_epochs": 0.5, "prune_epochs": 0.5, "ramp_epochs": 1.0, "freeze_epochs": 0.5, "mask_interval": 3},
+    "schedule": {
+        "dense_epochs": 0.5,
+        "prune_epochs": 0.5,
+        "ramp_epochs": 1.0,
+        "freeze_epochs": 0.5,
+        "mask_interval": 3,
+    },
     "optimizer": {"learning_rate": 0.05, "warmup_epochs": 0.25},
     "train": {
         "epochs": 3,

@@ -10,7 +10,7 @@ import torch
 import sterna
 from sterna.errors import DataError
 from sterna.models import build_model
-from sterna.prepare import prepare, set_phase, update_masks
+from sterna.preparation import prepare, set_phase, update_masks
 
 IMAGES = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -40,7 +40,9 @@ def test_any_module_of_the_same_architecture_can_be_filled(tmp_path: Path) -> No
 
 def test_a_file_without_a_name_needs_a_module(tmp_path: Path) -> None:
     sterna.save(stored(), tmp_path / "a.sterna")
-    with pytest.raises(DataError, match=r"does not name a model that Sterna can build: give one with load\(path, model"):
+    with pytest.raises(
+        DataError, match=r"does not name a model that Sterna can build: give one with load\(path, model"
+    ):
         sterna.load(tmp_path / "a.sterna")
 
 

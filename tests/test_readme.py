@@ -16,7 +16,9 @@ def test_there_is_an_example() -> None:
 
 
 @pytest.mark.parametrize("code", BLOCKS)
-def test_an_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_example_runs(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     assert re.search(r"80% zeros, \d+ bytes", capsys.readouterr().out)

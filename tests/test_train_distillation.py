@@ -91,7 +91,9 @@ def test_another_model_may_teach(tmp_path: Path) -> None:
     other = build_model("digits_cnn")
     save_file(other.state_dict(), tmp_path / "teacher.safetensors")
     config = {"name": "digits_cnn", "weights": str(tmp_path / "teacher.safetensors")}
-    teacher = make_teacher(digits_recipe(distillation={"weight": 1.0, "teacher": config}), build_model("digits_cnn"), CPU)
+    teacher = make_teacher(
+        digits_recipe(distillation={"weight": 1.0, "teacher": config}), build_model("digits_cnn"), CPU
+    )
     assert teacher is not None
     images = torch.randn(3, 1, 8, 8)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 
 from sterna.config import OptimizerConfig, TernaryConfig
 from sterna.models import build_model
-from sterna.prepare import latent_parameters, prepare
+from sterna.preparation import latent_parameters, prepare
 from sterna.train.optimizer import make_optimizer, set_learning_rate
 
 

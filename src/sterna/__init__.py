@@ -22,10 +22,10 @@ from sterna.ternary_model import TernaryModel, TernaryTensor
 if TYPE_CHECKING:
     from sterna.config import Recipe, TernaryConfig
     from sterna.container import save
-    from sterna.convert import convert
+    from sterna.conversion import convert
     from sterna.inspection import inspect
     from sterna.loading import load
-    from sterna.prepare import prepare
+    from sterna.preparation import prepare
     from sterna.train.run import compress
 
 __version__ = "0.1.0"
@@ -34,10 +34,10 @@ _LAZY = {
     "Recipe": "sterna.config",
     "TernaryConfig": "sterna.config",
     "compress": "sterna.train.run",
-    "convert": "sterna.convert",
+    "convert": "sterna.conversion",
     "inspect": "sterna.inspection",
     "load": "sterna.loading",
-    "prepare": "sterna.prepare",
+    "prepare": "sterna.preparation",
     "save": "sterna.container",
 }
 

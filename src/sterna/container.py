@@ -108,7 +108,7 @@ def save(obj: TernaryModel | nn.Module, path: str | os.PathLike[str]) -> int:
         SternaError: the model cannot be stored, or the file cannot be written.
     """
     if not isinstance(obj, TernaryModel):
-        from sterna.convert import convert
+        from sterna.conversion import convert
 
         obj = convert(obj)
     data = encode(obj)
@@ -214,7 +214,8 @@ def parse(data: bytes) -> Layout:
     if PREFIX.size + stored_bytes + sections + CHECKSUM.size != len(data):
         raise FormatError(
             "coverage",
-            f"sections at offset {PREFIX.size + stored_bytes}: declared {sections} bytes, {remaining - stored_bytes} remain",
+            f"sections at offset {PREFIX.size + stored_bytes}: declared {sections} bytes, "
+            f"{remaining - stored_bytes} remain",
         )
     return Layout(entries, metadata, len(data), PREFIX.size + stored_bytes, array_bytes)
 
@@ -231,17 +232,17 @@ def _decode(data: bytes, layout: Layout) -> TernaryModel:
         except ValueError as error:
             raise FormatError("trits", f"section of {entry.name!r} at offset {offset}: {error}") from None
         offset += entry.coded_bytes
-    wanted = [array for entry in layout.entries if (array := entry.array()) is not None]
+    wanted = [kept for entry in layout.entries if (kept := entry.array()) is not None]
     raw_bytes = sum(math.prod(shape) * int(kind[1]) for kind, shape in wanted)
     planes = _inflate(data[offset : offset + layout.array_bytes], raw_bytes, "arrays", offset)
     arrays = iter(_arrays(planes, wanted, offset))
     tensors: dict[str, Tensor] = {}
     for entry in layout.entries:
-        array = next(arrays) if entry.array() is not None else None
         if entry.kind == "trits":
-            tensors[entry.name] = TernaryTensor(trits[entry.name], array)
-        elif array is not None:
-            tensors[entry.name] = array
+            scale = next(arrays) if entry.scale_kind is not None else None
+            tensors[entry.name] = TernaryTensor(trits[entry.name], scale)
+        else:
+            tensors[entry.name] = next(arrays)
     return TernaryModel(tensors, layout.metadata)
 
 

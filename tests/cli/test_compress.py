@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from sterna.container import read
 
 from cli.command import ENVIRONMENT, RECIPE, command, is_one_line_error, sterna_process
 from cli.conftest import Run
 from sterna.cli import main
+from sterna.container import read
 from sterna.train.recipe import load_recipe
 
 HALF_WRITTEN = ("*.partial", "*.tmp", "*.temporary")

@@ -62,7 +62,6 @@ def percent(fraction: float | None) -> str:
 
 def _totals(contents: Inspection) -> list[tuple[str, str]]:
     metrics = contents.metadata.get("metrics")
-    accuracy = metrics.get("top1") if isinstance(metrics, dict) else None
     model = contents.metadata.get("model")
     rows = [
         ("size", in_bytes(contents.file_bytes)),
@@ -77,6 +76,7 @@ def _totals(contents: Inspection) -> list[tuple[str, str]]:
     ]
     if isinstance(model, dict):
         rows.insert(0, ("model", str(model.get("name"))))
-    if isinstance(accuracy, int | float):
-        rows.append(("accuracy", f"{accuracy:.2f} % of {metrics.get('images')} {metrics.get('split', '')} images"))
+    if isinstance(metrics, dict) and isinstance(metrics.get("top1"), int | float):
+        images = f"{metrics.get('images')} {metrics.get('split', '')} images"
+        rows.append(("accuracy", f"{metrics['top1']:.2f} % of {images}"))
     return rows

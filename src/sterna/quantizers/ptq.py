@@ -109,8 +109,8 @@ class PTQ(nn.Module):
     two are on the unit sphere too (``w / ||w||`` and ``u``), so that entering the next phase changes direction only.
 
     The mask follows the latent weights in every pass, ``m = |w| > threshold``, so that a weight on its way from one
-    sign to the other passes through zero; a fixed mask would let it jump by twice the scale. The threshold and the phase
-    are buffers: they follow ``state_dict``, ``deepcopy`` and distributed training.
+    sign to the other passes through zero; a fixed mask would let it jump by twice the scale. The threshold and the
+    phase are buffers: they follow ``state_dict``, ``deepcopy`` and distributed training.
 
     Args:
         weight: the latent weight as it is when the parametrization is made.

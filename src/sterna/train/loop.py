@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sterna.data import DataSplits, make_loader
 from sterna.errors import SternaError
-from sterna.prepare import LayerStatistics, layer_signs, layer_statistics, set_phase, ternary_layers, update_masks
+from sterna.preparation import LayerStatistics, layer_signs, layer_statistics, set_phase, ternary_layers, update_masks
 from sterna.tasks.classification import classification_loss, evaluate
 from sterna.train.batch_norm import average_batch_norms, freeze_batch_norms, reestimate_batch_norms
 from sterna.train.checkpoint import Checkpoint, random_state, set_random_state

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sterna.config import OptimizerConfig
-from sterna.prepare import latent_parameters
+from sterna.preparation import latent_parameters
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from sterna.config import Recipe
-from sterna.convert import convert
+from sterna.conversion import convert
 from sterna.data import DataSplits
 from sterna.errors import SternaError
 from sterna.ternary_model import TernaryModel

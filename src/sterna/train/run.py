@@ -20,7 +20,7 @@ from sterna.data import DataSplits, load_data
 from sterna.errors import CheckpointError, ConfigError, SternaError
 from sterna.loading import fill
 from sterna.models import build_model, load_weights
-from sterna.prepare import prepare
+from sterna.preparation import prepare
 from sterna.tasks.classification import evaluate
 from sterna.ternary_model import TernaryModel
 from sterna.train.checkpoint import Checkpoint, check_resumable, checkpoint_path, load_checkpoint

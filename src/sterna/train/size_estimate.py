@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from sterna.convert import plain_state
+from sterna.conversion import plain_state
 from sterna.folding import batch_norm_pairs, is_batch_norm
-from sterna.prepare import LayerStatistics, ternary_layers
+from sterna.preparation import LayerStatistics, ternary_layers
 
 _FLOAT_BYTES = {"float16": 2, "float32": 4}
 

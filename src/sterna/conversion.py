@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sterna.errors import NotTernaryError
 from sterna.folding import Affine, batch_norm_affine, batch_norm_pairs, is_batch_norm
-from sterna.prepare import latent_weights, ternary_layers
+from sterna.preparation import latent_weights, ternary_layers
 from sterna.ternary_model import Tensor as StoredTensor
 from sterna.ternary_model import TernaryModel, TernaryTensor
 
@@ -52,7 +52,7 @@ def convert(
         raise NotTernaryError(
             f"the model is not ternary yet: layer {unfinished[0]!r} is in phase "
             f"{layers[unfinished[0]].current_phase!r} ({len(unfinished)} of {len(layers)} layers), allowed: 'ternary'; "
-            "train it to the end, or call sterna.prepare.set_phase(model, 'ternary')"
+            "train it to the end, or call sterna.preparation.set_phase(model, 'ternary')"
         )
     latents = latent_weights(model)
     pairs = {name: norm for name, norm in batch_norm_pairs(model).items() if name in layers}

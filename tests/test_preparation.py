@@ -10,7 +10,7 @@ from torch import nn
 
 from sterna.config import TernaryConfig
 from sterna.errors import ConfigError, NotTernaryError
-from sterna.prepare import (
+from sterna.preparation import (
     latent_parameters,
     latent_weights,
     layer_signs,
