@@ -98,7 +98,7 @@ def test_ctrl_c_while_writing_leaves_the_older_checkpoint(
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_text("a file where the folder should be")
-    with pytest.raises(CheckpointError, match="^cannot write checkpoint .*: File exists$"):
+    with pytest.raises(CheckpointError, match=r"^cannot write checkpoint .*: File exists$"):
         save_checkpoint(make(), tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_refused_and_never_run(
     path.write_bytes(
         {"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"hello", "pickle": pickle.dumps(_Evil())}[damage]
     )
-    with pytest.raises(CheckpointError, match="last.pt cannot be read as a checkpoint") as caught:
+    with pytest.raises(CheckpointError, match=r"last.pt cannot be read as a checkpoint") as caught:
         load_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "evil").exists()
@@ -149,7 +149,7 @@ def test_another_recipe_is_refused_with_key_and_both_values() -> None:
         check_resumable(make(), digits_recipe(schedule={"ramp_epochs": 2.0}, train={"epochs": 4}), "ab" * 32, 1)
     old = make()
     del old.recipe["train"]["freeze_batch_norm"]
-    with pytest.raises(CheckpointError, match="freeze_batch_norm is false, the checkpoint has no such key$"):
+    with pytest.raises(CheckpointError, match=r"freeze_batch_norm is false, the checkpoint has no such key$"):
         check_resumable(old, digits_recipe(), "ab" * 32, 1)
     with pytest.raises(CheckpointError, match="seed is 1, the checkpoint has 0"):
         check_resumable(make(), digits_recipe().model_copy(update={"seed": 1}), "ab" * 32, 1)

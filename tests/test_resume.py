@@ -93,7 +93,7 @@ def test_resuming_another_recipe_is_refused_and_changes_nothing(
     with pytest.raises(KeyboardInterrupt):
         compress(digits_recipe(), tmp_path, progress=False)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="optimizer.learning_rate is 0.1, the checkpoint has 0.05"):
+    with pytest.raises(CheckpointError, match=r"optimizer.learning_rate is 0.1, the checkpoint has 0.05"):
         compress(digits_recipe(optimizer={"learning_rate": 0.1}), tmp_path, resume=True, progress=False)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

@@ -118,8 +118,9 @@ class RangeDecoder {
     }
 
     // An encoder leaves out up to four zero bytes at the end, never more, and writes none that is not read.
+    bool is_exhausted() const { return position_ > size_ + 4; }
     Status finish() const {
-        if (position_ > size_ + 4) return Status::kTruncated;
+        if (is_exhausted()) return Status::kTruncated;
         return position_ < size_ ? Status::kTrailingBytes : Status::kOk;
     }
 

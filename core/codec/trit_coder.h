@@ -1,4 +1,9 @@
-// Entropy coder for one ternary tensor. Format and derivation: docs/format.md, "Coder 1".
+// Entropy coder of sparse ternary weights (docs/format.md, "Trits").
+//
+// encode_trits writes the trits of one tensor, decode_trits reads them back bit for bit:
+//     decode_trits(encode_trits(t, shape), shape) == t
+// Each trit is one or two binary decisions, "is it nonzero?" and "is it negative?", whose probabilities are learned from
+// the trits before it: neighbours in the kernel, the input channel, the filter.
 #pragma once
 
 #include <cstddef>
@@ -9,26 +14,23 @@
 
 namespace sterna {
 
-inline constexpr std::uint64_t kMaxWeights = (std::uint64_t{1} << 31) - 1;
+inline constexpr std::uint64_t kMaxWeights = std::uint64_t{1} << 32;
 
-// How the coder sees a weight tensor: filters x channels kernels of height x width weights, the last axis fastest.
-struct TritShape {
+// A tensor as the coder sees it: `filters` x `channels` kernels of `rows` x `columns`, in row-major order.
+struct KernelShape {
     std::uint64_t filters = 1;
     std::uint64_t channels = 1;
-    std::uint64_t height = 1;
-    std::uint64_t width = 1;
-
-    // Axis 0 is filters, axis 1 channels, the last of three or more axes the width, all between them the height.
-    static TritShape of(const std::uint64_t* dimensions, std::size_t num_dimensions);
-
-    // Number of weights; kTooManyWeights beyond kMaxWeights.
-    Status count(std::uint64_t* weights) const;
+    std::uint64_t rows = 1;
+    std::uint64_t columns = 1;
 };
 
-// Codes all weights in the order of memory. The bytes depend on the trits and the shape alone.
-Status encode_trits(const std::int8_t* trits, const TritShape& shape, Buffer<std::uint8_t>* bytes);
+// The view of a tensor of any rank: (filters, channels, all other axes but the last, last axis); a tensor of one axis
+// is one filter. Fails with kTooManyWeights when the product is larger than kMaxWeights.
+Status kernel_shape(const std::uint64_t* shape, std::size_t rank, KernelShape& out);
 
-// Inverse of encode_trits; `trits` has room for all weights of the shape. Any bytes are safe to give.
-Status decode_trits(const std::uint8_t* bytes, std::size_t size, const TritShape& shape, std::int8_t* trits);
+Status encode_trits(const std::int8_t* trits, const KernelShape& shape, Buffer<std::uint8_t>& bytes);
+
+// `trits` has room for the whole tensor. Every byte is read, none may be left.
+Status decode_trits(const std::uint8_t* bytes, std::size_t size, const KernelShape& shape, std::int8_t* trits);
 
 }  // namespace sterna

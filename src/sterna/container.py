@@ -163,7 +163,7 @@ def encode(model: TernaryModel) -> bytes:
             entries.append([name, _kind(values), shape])
             arrays.append(values)
             continue
-        coded = _core.encode_trits(np.ascontiguousarray(tensor.trits))
+        coded = _core.encode_trits(np.array(tensor.trits, order="C"))
         sections.append(coded)
         entry = [name, "trits", shape, len(coded)]
         if tensor.scale is not None:

@@ -109,8 +109,8 @@ def _fold(norm: Affine, alpha: Tensor, bias: Tensor | None) -> Affine:
 def _stored(value: Tensor, float_dtype: FloatDtype) -> npt.NDArray[Any]:
     """A tensor as the array that the file holds."""
     if not value.is_floating_point():
-        return np.ascontiguousarray(value.detach().cpu().numpy())
-    array = np.ascontiguousarray(value.detach().float().cpu().numpy())
+        return np.array(value.detach().cpu().numpy(), order="C")
+    array = np.array(value.detach().float().cpu().numpy(), order="C")
     if float_dtype == "float32" or not array.size:
         return array.astype(np.dtype(float_dtype))
     with np.errstate(over="ignore"):
