@@ -61,7 +61,8 @@ def evaluate(
     splits = load_data(config)
     labels = list(splits.labels)
     same_labels = labels == metadata.get("labels", labels)
-    measured = classification.evaluate(load(file), getattr(splits, split.value), batch_size=batch_size)
+    chosen = getattr(splits, split.value)
+    measured = classification.evaluate(load(file), chosen, batch_size=batch_size, workers=config.workers)
     stored = metadata.get("metrics")
     stored = stored if isinstance(stored, dict) and isinstance(stored.get("top1"), int | float) else None
     comparable = stored is not None and stored.get("split", "test") == split.value

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sterna.data import DataSplits, make_loader
+from sterna.data import BatchDataset, DataSplits, make_loader
 from sterna.errors import SternaError
 from sterna.preparation import LayerStatistics, layer_signs, layer_statistics, set_phase, ternary_layers, update_masks
 from sterna.tasks.classification import classification_loss, evaluate
@@ -168,7 +168,7 @@ class TrainingLoop:
         """Bring masks and phase to what this step needs."""
         if self.baseline is None and self.step == self.schedule.dense_steps:
             average_batch_norms(self.result, self._accelerator)
-            self.baseline = evaluate(self.result, self._data.test, accelerator=self._accelerator)
+            self.baseline = self._evaluate(self._data.test)
         if plan.updates_masks:
             update_masks(self._network, plan.sparsity)
         if plan.phase != self._phase:
@@ -206,7 +206,7 @@ class TrainingLoop:
         self._check_finite(loss)
         for model in {self._network, self.result}:
             average_batch_norms(model, self._accelerator)
-        validation = evaluate(self.result, self._data.validation, accelerator=self._accelerator)
+        validation = self._evaluate(self._data.validation)
         statistics = layer_statistics(self.result, self._signs)
         snapshot = self._snapshot(totals, statistics, validation["top1"])
         self._recorder.log(
@@ -258,9 +258,12 @@ class TrainingLoop:
         batches = ((images.contiguous(memory_format=self._memory_format), labels) for images, labels in self._loader)
         reestimate_batch_norms(self.result, batches, self._recipe.train.batch_norm_batches)
         average_batch_norms(self.result, self._accelerator)
-        validation = evaluate(self.result, self._data.validation, accelerator=self._accelerator)
+        validation = self._evaluate(self._data.validation)
         self.keep_if_best(validation)
         return validation
+
+    def _evaluate(self, dataset: BatchDataset) -> dict[str, float]:
+        return evaluate(self.result, dataset, workers=self._recipe.data.workers, accelerator=self._accelerator)
 
     def _read_totals(self) -> list[list[float]]:
         """Totals over all processes."""
@@ -302,6 +305,7 @@ class TrainingLoop:
     def _save_checkpoint(self) -> None:
         random_states = gather_object([random_state()])
         totals = self._accelerator.reduce(self._totals, reduction="sum")
+        self._check_finite(float(totals[_EPOCH, 0]))  # nothing sound is replaced by a model that has diverged
         if not self._accelerator.is_main_process:
             return
         self._recorder.save_checkpoint(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from sterna.config import Recipe
+from sterna.container import read, save, write_whole
 from sterna.conversion import convert
 from sterna.data import DataSplits
-from sterna.errors import SternaError
 from sterna.ternary_model import TernaryModel
 from sterna.train.checkpoint import Checkpoint, save_checkpoint
 from sterna.train.metrics_log import MetricsLog
@@ -84,12 +83,10 @@ class Recorder:
     def save_best(self, model: nn.Module, metrics: Mapping[str, float]) -> None:
         """Keep a model as the best so far; until the end of the run its file says how well it validates."""
         if self._log is not None:
-            save_model(self.convert(model, metrics, "validation"), self.best_path)
+            save(self.convert(model, metrics, "validation"), self.best_path)
 
     def read_best(self) -> TernaryModel:
         """The model that :meth:`save_best` has kept."""
-        from sterna.container import read
-
         return read(self.best_path)
 
     def close(self) -> None:
@@ -103,41 +100,10 @@ def file_metrics(metrics: Mapping[str, float], split: str) -> dict[str, float | 
     return {**{key: metrics[key] for key in ("top1", "top5", "images") if key in metrics}, "split": split}
 
 
-def save_model(model: TernaryModel, path: Path) -> int:
-    """Write a ``.sterna`` file; returns its size in bytes.
-
-    Raises:
-        SternaError: it cannot be written.
-    """
-    from sterna.container import save
-
-    try:
-        return save(model, path)
-    except OSError as error:
-        raise SternaError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all.
-
-    Raises:
-        SternaError: it cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise SternaError(f"cannot write {path}: {error.strerror or error}") from error
-
-
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people and machines, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON for people and machines, whole or not at all.
+
+    Raises:
+        SternaError: it cannot be written.
+    """
+    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

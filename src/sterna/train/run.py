@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from sterna.config import Recipe
+from sterna.container import save, write_whole
 from sterna.data import DataSplits, load_data
 from sterna.errors import CheckpointError, ConfigError, SternaError
 from sterna.loading import fill
@@ -28,7 +29,7 @@ from sterna.train.distillation import make_teacher
 from sterna.train.loop import LOG_INTERVAL, TrainingLoop
 from sterna.train.progress import make_display
 from sterna.train.recipe import dump_recipe
-from sterna.train.recorder import Recorder, file_metrics, save_model, write_json, write_text
+from sterna.train.recorder import Recorder, file_metrics, write_json
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,11 @@ def compress(
     teacher = make_teacher(recipe, network, accelerator.device)
     baseline = checkpoint.baseline if checkpoint is not None else None
     if baseline is None and source_sha256 is not None:
-        baseline = evaluate(network, data.test, accelerator=accelerator)
+        baseline = evaluate(network, data.test, workers=recipe.data.workers, accelerator=accelerator)
     prepare(network, recipe.ternary)
 
     if accelerator.is_main_process:
-        write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
+        write_whole(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
     log_bytes = checkpoint.log_bytes if checkpoint is not None else 0
     recorder = Recorder(recipe, run_dir, data, source_sha256, accelerator, log_bytes)
     try:
@@ -193,9 +194,9 @@ def _finish(loop: TrainingLoop, recorder: Recorder, data: DataSplits, accelerato
         recipe = recorder.recipe
         last = recorder.convert(loop.result, validation, "validation")
         last, metrics = _measure(last, recipe, data, accelerator.device)
-        file_bytes = save_model(last, recorder.last_path)
+        file_bytes = save(last, recorder.last_path)
         best, best_metrics = _measure(recorder.read_best(), recipe, data, accelerator.device)
-        save_model(best, recorder.best_path)
+        save(best, recorder.best_path)
         if loop.baseline is None:
             raise RuntimeError("a run always passes the end of its dense phase")
         result = CompressResult(
