@@ -35,8 +35,8 @@ def inspect(
         output.print_json(asdict(contents))
         return
     table = output.table(
-        ("tensor", "shape", "kind", "scale", "zeros", "bits/weight", "entropy", "bytes", "share"),
-        numbers=("zeros", "bits/weight", "entropy", "bytes", "share"),
+        ("tensor", "shape", "kind", "scale", "zeros", "bits", "entropy", "bytes", "share"),
+        numbers=("zeros", "bits", "entropy", "bytes", "share"),
     )
     for row in contents.rows:
         table.add_row(

@@ -15,6 +15,9 @@ from rich.table import Table
 from sterna.cli.text import printable
 
 
+_PIPE_WIDTH = 120
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
         """Leave it to ``main``: rich would exit with 1, which here means a defect."""
@@ -23,7 +26,9 @@ class _Console(Console):
 
 def stdout() -> Console:
     """A console for results. Plain text stays as it is: names in files may hold brackets."""
-    return _Console(markup=False, highlight=False, emoji=False)
+    # Where nobody says how wide the screen is (a pipe, a file), rich would fold tables at 80 columns.
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return _Console(markup=False, highlight=False, emoji=False, width=width)
 
 
 def stderr() -> Console:

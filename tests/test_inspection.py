@@ -1,0 +1,98 @@
+"""Inspection: every byte of a file is accounted for, and the rows say what is in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden.make_golden import good_model
+
+from sterna.container import save
+from sterna.errors import FormatError
+from sterna.inspection import Inspection, inspect, trit_entropy
+from sterna.ternary_model import TernaryModel, TernaryTensor
+
+
+@pytest.fixture
+def inspection(tmp_path: Path) -> Inspection:
+    save(good_model(), tmp_path / "good.sterna")
+    return inspect(tmp_path / "good.sterna")
+
+
+def test_the_parts_add_up_to_the_file(inspection: Inspection, tmp_path: Path) -> None:
+    parts = inspection.header_bytes + inspection.trit_bytes + inspection.array_bytes + inspection.checksum_bytes
+    assert parts == inspection.file_bytes == (tmp_path / "good.sterna").stat().st_size
+    assert sum(row.coded_bytes for row in inspection.rows if row.kind == "ternary") == inspection.trit_bytes
+
+
+def test_a_row_for_each_tensor_in_the_order_of_the_model(inspection: Inspection) -> None:
+    model = good_model()
+    assert [row.name for row in inspection.rows] == list(model.tensors)
+    for row, tensor in zip(inspection.rows, model.tensors.values(), strict=True):
+        values = tensor.trits if isinstance(tensor, TernaryTensor) else tensor
+        assert row.shape == values.shape
+        assert row.elements == values.size
+        assert row.kind == ("ternary" if isinstance(tensor, TernaryTensor) else str(values.dtype))
+
+
+def test_granularity_says_what_shares_a_scale(inspection: Inspection) -> None:
+    granularity = {row.name: row.granularity for row in inspection.rows}
+    assert granularity["folded.weight"] == "folded"
+    assert granularity["filter.weight"] == "filter"
+    assert granularity["layer.weight"] == "layer"
+    assert granularity["float16"] == ""
+
+
+def test_totals_count_every_parameter_and_compare_with_float32(inspection: Inspection) -> None:
+    model = good_model()
+    sizes = [t.trits.size if isinstance(t, TernaryTensor) else t.size for t in model.tensors.values()]
+    assert inspection.parameters == sum(sizes)
+    assert inspection.ternary_parameters == sum(t.trits.size for t in model.ternary().values())
+    assert inspection.float32_bytes == 4 * sum(sizes)
+    assert inspection.compression_ratio == pytest.approx(4 * sum(sizes) / inspection.file_bytes)
+    assert inspection.sparsity == pytest.approx(model.sparsity)
+
+
+def test_only_weights_in_floating_point_are_named_as_not_ternary(inspection: Inspection) -> None:
+    assert inspection.not_ternary == ("empty", "float16", "float64")
+
+
+def test_bits_per_weight_count_trits_and_scales(tmp_path: Path) -> None:
+    trits = np.random.default_rng(1).integers(-1, 2, (8, 4, 3, 3)).astype(np.int8)
+    save(TernaryModel({"w": TernaryTensor(trits, np.ones(8, np.float16))}), tmp_path / "w.sterna")
+    result = inspect(tmp_path / "w.sterna")
+    (row,) = result.rows
+    assert row.bits_per_weight == pytest.approx(8 * (result.trit_bytes + 16) / trits.size)
+    assert row.share == pytest.approx(result.trit_bytes / result.file_bytes)
+
+
+def test_entropy_of_equal_shares_is_log2_of_three_and_of_zeros_nothing() -> None:
+    thirds = np.tile(np.array([-1, 0, 1], np.int8), 7)
+    assert trit_entropy(TernaryTensor(thirds)) == pytest.approx(math.log2(3))
+    assert trit_entropy(TernaryTensor(np.zeros(9, np.int8))) == 0
+    assert trit_entropy(TernaryTensor(np.zeros((0, 2), np.int8))) == 0
+
+
+def test_an_inspection_is_json(inspection: Inspection) -> None:
+    text = json.dumps(dataclasses.asdict(inspection), allow_nan=False)
+    assert json.loads(text)["metadata"] == good_model().metadata
+
+
+def test_a_file_without_tensors_can_be_inspected(tmp_path: Path) -> None:
+    save(TernaryModel({}), tmp_path / "empty.sterna")
+    result = inspect(tmp_path / "empty.sterna")
+    assert result.rows == ()
+    assert result.compression_ratio == 0
+    assert result.sparsity == 0
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.sterna"
+    save(good_model(), path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FormatError, match=r"damaged\.sterna"):
+        inspect(path)
