@@ -4,8 +4,8 @@
     python benchmarks/codec.py a.sterna b.safetensors
 
 A ``.safetensors`` network counts its tensors of exactly three values, one of them zero. The general compressors get all
-trits of a network in one piece, four to a byte; ours and the zero-order entropy are sums over tensors. ``zstd`` needs the
-package ``zstandard``.
+trits of a network in one piece, four to a byte; ours and the zero-order entropy are sums over tensors. ``zstd`` needs
+the package ``zstandard``.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ class Case:
 
     @property
     def name(self) -> str:
+        """Of the case, as the table has it."""
         return f"{self.model} batch {self.batch} at {self.side} px, {self.precision}"
 
 

@@ -1,5 +1,7 @@
-// libFuzzer target of the trit coder. The first five bytes choose a shape, the rest is read twice: as coded bytes, which
-// must be refused or decoded to trits, and as trits, which must survive a round trip.
+// libFuzzer target of the trit coder. The first five bytes choose a shape, the rest is read twice: as coded bytes,
+// which must be refused or decoded to trits, and as trits, which must survive a round trip.
+#include "core/codec/trit_coder.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -7,7 +9,6 @@
 
 #include "core/base/buffer.h"
 #include "core/codec/range_coder.h"
-#include "core/codec/trit_coder.h"
 
 namespace {
 

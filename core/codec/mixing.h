@@ -15,8 +15,9 @@ inline constexpr int kMaxLogit = 2047;
 
 // squash(x) = 65536 / (1 + exp(-x / 256)), linear between these values at multiples of 128.
 inline constexpr std::array<std::int32_t, 33> kSquashKnots = {
-    22,    36,    60,    98,    162,   267,   439,   720,   1179,  1921,  3108,  4971,  7812,  11955, 17625, 24743, 32768,
-    40793, 47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514};
+    22,    36,    60,    98,    162,   267,   439,   720,   1179,  1921,  3108,
+    4971,  7812,  11955, 17625, 24743, 32768, 40793, 47911, 53581, 57724, 60565,
+    62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514};
 
 constexpr std::int32_t squash(std::int32_t logit) {
     if (logit > kMaxLogit) logit = kMaxLogit;
@@ -91,7 +92,9 @@ class Mixer {
             sum += std::int64_t{logits[i]} * weights_[i];
         }
         const std::int64_t mixed = sum >> 16;
-        const auto bounded = static_cast<std::int32_t>(mixed > kMaxLogit ? kMaxLogit : mixed < -kMaxLogit ? -kMaxLogit : mixed);
+        const auto bounded = static_cast<std::int32_t>(mixed > kMaxLogit    ? kMaxLogit
+                                                       : mixed < -kMaxLogit ? -kMaxLogit
+                                                                            : mixed);
         const std::uint32_t probability = clamp_probability(static_cast<std::uint32_t>(squash(bounded)));
         bit = coder.code(bit, probability);
 

@@ -11,10 +11,12 @@ constexpr std::int32_t kSignWeight = 18350;  // 0.28
 constexpr int kPositions = 32;
 constexpr int kCounts = 10;
 
-constexpr std::size_t index(std::int64_t value) { return static_cast<std::size_t>(value); }
+constexpr std::size_t index(std::int64_t value) {
+    return static_cast<std::size_t>(value);
+}
 
-// Trits of one plane with a border of zeros (two above, two to the left, one to the right), so that every neighbour that
-// a context looks at exists.
+// Trits of one plane with a border of zeros (two above, two to the left, one to the right), so that every neighbour
+// that a context looks at exists.
 class Plane {
   public:
     Status reset(std::uint64_t rows, std::uint64_t columns) {
@@ -34,7 +36,12 @@ struct Neighbours {
     int l, ll, u, uu, ul, ur;
 
     Neighbours(const std::int8_t* here, std::ptrdiff_t pitch)
-        : l(here[-1]), ll(here[-2]), u(here[-pitch]), uu(here[-2 * pitch]), ul(here[-pitch - 1]), ur(here[-pitch + 1]) {}
+        : l(here[-1]),
+          ll(here[-2]),
+          u(here[-pitch]),
+          uu(here[-2 * pitch]),
+          ul(here[-pitch - 1]),
+          ur(here[-pitch + 1]) {}
 };
 
 // The counters and mixers of one tensor. Coder is RangeEncoder or RangeDecoder; both walk the same way.
@@ -44,7 +51,8 @@ class TritModel {
     explicit TritModel(Coder& coder) : coder_(coder) {}
 
     Status prepare(std::uint64_t channels) {
-        if (const Status status = zero_channel_.assign(index(static_cast<std::int64_t>(channels)), Counter{}); status != Status::kOk) {
+        if (const Status status = zero_channel_.assign(index(static_cast<std::int64_t>(channels)), Counter{});
+            status != Status::kOk) {
             return status;
         }
         return sign_channel_.assign(index(static_cast<std::int64_t>(channels)), Counter{});

@@ -2,8 +2,8 @@
 //
 // encode_trits writes the trits of one tensor, decode_trits reads them back bit for bit:
 //     decode_trits(encode_trits(t, shape), shape) == t
-// Each trit is one or two binary decisions, "is it nonzero?" and "is it negative?", whose probabilities are learned from
-// the trits before it: neighbours in the kernel, the input channel, the filter.
+// Each trit is one or two binary decisions, "is it nonzero?" and "is it negative?", whose probabilities are learned
+// from the trits before it: neighbours in the kernel, the input channel, the filter.
 #pragma once
 
 #include <cstddef>

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from sterna.cli.text import printable
 
-
 _PIPE_WIDTH = 120
 
 
