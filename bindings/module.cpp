@@ -15,6 +15,9 @@ namespace nb = nanobind;
 
 namespace {
 
+// So that the ratio also holds for tiny tensors, whose last decisions cost no byte.
+constexpr std::uint64_t kSlackBytes = 64;
+
 using TritArray = nb::ndarray<const std::int8_t, nb::c_contig, nb::device::cpu>;
 
 void check(sterna::Status status) {
@@ -45,6 +48,8 @@ nb::bytes encode_trits(const TritArray& trits) {
 auto decode_trits(const nb::bytes& bytes, const std::vector<std::uint64_t>& shape) {
     const sterna::KernelShape kernel = view(shape);
     const std::uint64_t count = kernel.filters * kernel.channels * kernel.rows * kernel.columns;
+    // Asked before memory is taken: a few bytes must not claim gigabytes.
+    if (count / sterna::kMaxWeightsPerByte > bytes.size() + kSlackBytes) check(sterna::Status::kTruncated);
     auto trits = std::make_unique<std::int8_t[]>(count);
     const auto* data = reinterpret_cast<const std::uint8_t*>(bytes.c_str());
     const std::size_t size = bytes.size();

@@ -76,12 +76,14 @@ def test_equal_trits_give_equal_bytes_whatever_their_memory_layout() -> None:
     assert _core.encode_trits(reversed_twice) == _core.encode_trits(trits)
 
 
-@pytest.mark.parametrize(
-    ("sparsity", "shape"), [(s, x) for s in (0.0, 0.3, 0.7, 0.9) for x in ((64, 64, 3, 3), (200, 200))]
-)
-def test_independent_trits_cost_their_entropy_and_one_percent(sparsity: float, shape: tuple[int, ...]) -> None:
+# What the counters and mixers cost to learn, which weighs more the smaller the tensor.
+@pytest.mark.parametrize(("shape", "overhead"), [((64, 64, 3, 3), 0.01), ((200, 200), 0.01), ((100, 100), 0.025)])
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.7, 0.9])
+def test_independent_trits_cost_little_more_than_their_entropy(
+    sparsity: float, shape: tuple[int, ...], overhead: float
+) -> None:
     trits = random_trits(shape, sparsity, seed=3)
-    assert len(_core.encode_trits(trits)) <= 1.01 * entropy_bytes(trits)
+    assert len(_core.encode_trits(trits)) <= (1 + overhead) * entropy_bytes(trits)
 
 
 def test_signs_that_neighbours_predict_cost_less_than_a_bit() -> None:

@@ -89,7 +89,7 @@ class Mixer {
             if (counters_[i] == nullptr) continue;
             const std::int32_t logit = counters_[i]->logit();
             logits[i] = mirrored_[i] ? -logit : logit;
-            sum += std::int64_t{logits[i]} * weights_[i];
+            sum += logits[i] * weights_[i];
         }
         const std::int64_t mixed = sum >> 16;
         const auto bounded = static_cast<std::int32_t>(mixed > kMaxLogit    ? kMaxLogit
@@ -111,7 +111,8 @@ class Mixer {
   private:
     static constexpr std::int32_t kLearningRate = 50;
 
-    std::array<std::int32_t, N> weights_{};
+    // 64 bits, so that no stream of decisions, however long or hostile, makes a weight overflow.
+    std::array<std::int64_t, N> weights_{};
     std::array<Counter*, N> counters_{};
     std::array<bool, N> mirrored_{};
 };

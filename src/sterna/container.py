@@ -248,7 +248,7 @@ def _decode(data: bytes, layout: Layout) -> TernaryModel:
 
 def _parse_header(text: bytes) -> tuple[tuple[Entry, ...], int, dict[str, Any]]:
     try:
-        header = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+        header = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise FormatError("header-json", f"header: not valid JSON: {error}") from None
     if not isinstance(header, dict) or header.keys() != {"tensors", "arrays", "metadata"}:
@@ -298,6 +298,13 @@ def _is_count(value: Any) -> bool:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is beyond every number")
+    return value
 
 
 def _check_storable(name: str, values: npt.NDArray[Any]) -> None:

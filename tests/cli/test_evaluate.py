@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sterna.container import read, save
 
 from cli.command import is_one_line_error, sterna_process
 from cli.conftest import Run
 from sterna.cli import main
+from sterna.container import read, save
 
 
 def evaluate_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:

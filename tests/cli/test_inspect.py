@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cli.command import is_one_line_error, sterna_process
 from cli.conftest import Run
+from sterna import TernaryModel, TernaryTensor, save
 from sterna.cli import main
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -73,3 +76,43 @@ def test_a_damaged_file_ends_the_process_with_2(name: str, finished_run: Run, tm
     result = sterna_process(name, path, folder=tmp_path)
     assert result.returncode == 2
     assert is_one_line_error(result.stderr)
+
+
+def small_file(folder: Path, name: str = "weight") -> Path:
+    trits = (np.arange(240, dtype=np.int8).reshape(10, 24) % 4 == 0).astype(np.int8)
+    tensors = {name: TernaryTensor(trits, np.ones(10, np.float16)), "bias": np.zeros(10, np.float32)}
+    path = folder / "small.sterna"
+    save(TernaryModel(tensors, {"model": {"name": "tiny"}, "metrics": {"top1": 12.5, "images": 8}}), path)
+    return path
+
+
+def test_json_holds_every_tensor_and_every_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = small_file(tmp_path)
+    assert main(["inspect", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in document["rows"]] == ["weight", "bias"]
+    assert document["rows"][0]["sparsity"] == document["sparsity"] == 0.75
+    assert document["file_bytes"] == path.stat().st_size
+    parts = ("header_bytes", "trit_bytes", "array_bytes", "checksum_bytes")
+    assert sum(document[part] for part in parts) == document["file_bytes"]
+    assert document["metadata"]["model"] == {"name": "tiny"}
+
+
+def test_the_table_has_a_line_for_each_tensor_and_the_totals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = small_file(tmp_path)
+    assert main(["inspect", str(path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["weight", "10x24", "ternary", "filter", "75.0", "%"] in [line[:6] for line in lines]
+    assert ["bias", "10", "float32"] in [line[:3] for line in lines]
+    assert ["size", f"{path.stat().st_size}", "B"] in lines
+    assert ["accuracy", "12.50", "%"] in [line[:3] for line in lines]
+
+
+def test_a_name_in_a_file_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = small_file(tmp_path, "[bold]a\x1b[2J")
+    assert main(["inspect", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "[bold]a\\x1b[2J" in text
