@@ -252,7 +252,6 @@ class TrainingLoop:
             The validation metrics of the final model.
         """
         self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
-        update_masks(self.result, self._recipe.ternary.sparsity)  # exact again: weights crossed the thresholds since
         # An epoch of augmentation that no training step has seen.
         self._loader.set_epoch(self._recipe.train.epochs)
         batches = ((images.contiguous(memory_format=self._memory_format), labels) for images, labels in self._loader)
