@@ -164,6 +164,14 @@ class TestEcosystem:
                 assert torch.allclose(weight.grad, gradient_before, atol=1e-4), phase
 
 
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_torch_compile_takes_the_whole_graph_without_gradients(self, mode: type[torch.no_grad]) -> None:
+        model = ternary_net().eval()
+        torch.compiler.reset()
+        with mode():
+            assert torch.allclose(torch.compile(model, fullgraph=True, backend="aot_eager")(IMAGES), model(IMAGES))
+
+
 class TestStatistics:
     def test_they_count_what_changed_since_the_signs_given(self) -> None:
         model = ternary_net()

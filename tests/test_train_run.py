@@ -233,7 +233,8 @@ def test_the_resolved_recipe_in_the_folder_repeats_the_run(finished: CompressRes
 
 
 @pytest.mark.slow
-def test_a_compiled_model_trains_to_the_same_file_format(tmp_path: Path) -> None:
+def test_a_compiled_model_trains_to_the_same_file_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # a shared one may hold half a library
     result = compress(digits_recipe(train={"epochs": 2, "compile": True}), tmp_path, progress=False)
     assert isinstance(load(result.path), nn.Module)
     assert "_orig_mod" not in "".join(read(result.path).tensors)

@@ -149,7 +149,14 @@ def test_ctrl_c_keeps_the_checkpoint_and_resume_ends_in_the_same_file(
 ) -> None:
     arguments = ("compress", recipe, "--threads", "1", "--quiet")
     with subprocess.Popen(
-        command(*arguments), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*arguments),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has told its children to ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         run_dir = tmp_path / "runs" / "tiny"
         wait_for_an_epoch(run_dir, process)

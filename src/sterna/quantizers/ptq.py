@@ -22,26 +22,18 @@ class _PTQFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        weight: Tensor,
-        mask: Tensor,
-        learned_scale: Tensor | None,
-        *options: Any,
-    ) -> Tensor:
-        group, scale = options[:2]  # the others shape the gradient only
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, learned_scale: Tensor | None, *options: Any) -> Tensor:
+        # With ctx as an argument, not in setup_context: torch.compile (2.14) passes it in any case without gradients.
+        group, scale, gradient, pull, sharpness = options
+        ctx.options = options
+        needs_inputs = gradient != "straight-through" or pull > 0.0 or sharpness > 0.0 or learned_scale is not None
+        ctx.save_for_backward(*((weight, mask, learned_scale) if needs_inputs else (None, None, None)))
         survivors = ternary.grouped(ternary.survivors_of(weight, mask), group)
         signs = torch.sign(survivors)
         if learned_scale is not None:
             return signs.mul_(learned_scale.reshape(-1, 1)).reshape(weight.shape)
         alpha = ternary.length(survivors, signs, scale) / ternary.root_nonzeros(signs)
         return signs.mul_(alpha).reshape(weight.shape)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        weight, mask, learned_scale, group, scale, gradient, pull, sharpness = inputs
-        ctx.options = (group, scale, gradient, pull, sharpness)
-        needs_inputs = gradient != "straight-through" or pull > 0.0 or sharpness > 0.0 or learned_scale is not None
-        ctx.save_for_backward(*((weight, mask, learned_scale) if needs_inputs else (None, None, None)))
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
