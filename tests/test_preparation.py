@@ -163,7 +163,6 @@ class TestEcosystem:
                 assert weight.grad is not None
                 assert torch.allclose(weight.grad, gradient_before, atol=1e-4), phase
 
-
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
     def test_torch_compile_takes_the_whole_graph_without_gradients(self, mode: type[torch.no_grad]) -> None:
         model = ternary_net().eval()
