@@ -408,5 +408,17 @@ def write_whole(path: Path, data: bytes) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+        synchronize_folder(path.parent)
     except OSError as error:
         raise SternaError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
+
+
+def synchronize_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut; systems that cannot open folders do without."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sterna.config import Recipe
+from sterna.container import synchronize_folder
 from sterna.errors import CheckpointError
 
 FOLDER = "checkpoint"
@@ -89,7 +90,7 @@ def save_checkpoint(checkpoint: Checkpoint, run_dir: Path) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        _synchronize_folder(path.parent)
+        synchronize_folder(path.parent)
     # torch reports a failed write of its own as a RuntimeError.
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"cannot write checkpoint {path}: {_reason(error)}") from error
@@ -163,15 +164,6 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     np.random.set_state((kind, key.numpy().astype(np.uint32), int(position), int(has_gauss), gauss))  # noqa: NPY002
     version, internal, gaussian = state["python"]
     random.setstate((version, tuple(internal), gaussian))
-
-
-def _synchronize_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
