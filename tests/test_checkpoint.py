@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import signal
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,22 @@ def test_every_field_is_stored(tmp_path: Path) -> None:
     save_checkpoint(make(), tmp_path)
     content = torch.load(checkpoint_path(tmp_path), weights_only=True)
     assert content.keys() == {item.name for item in fields(Checkpoint)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_checkpoint_is_written_whole_before_the_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = torch.save
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def write_and_press(content: Any, file: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        write(content, file)
+
+    monkeypatch.setattr(torch, "save", write_and_press)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(make(), tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert load_checkpoint(tmp_path).step == make().step
+    assert not list(tmp_path.rglob("*.partial"))

@@ -21,6 +21,7 @@ from torch import Tensor
 from sterna.config import Recipe
 from sterna.container import synchronize_folder
 from sterna.errors import CheckpointError
+from sterna.train.interruption import interrupts_held
 
 FOLDER = "checkpoint"
 FILE = "last.pt"
@@ -71,6 +72,7 @@ def checkpoint_path(run_dir: Path) -> Path:
     return run_dir / FOLDER / FILE
 
 
+@interrupts_held()
 def save_checkpoint(checkpoint: Checkpoint, run_dir: Path) -> None:
     """Replace the checkpoint of a run folder.
 
@@ -96,6 +98,7 @@ def save_checkpoint(checkpoint: Checkpoint, run_dir: Path) -> None:
         raise CheckpointError(f"cannot write checkpoint {path}: {_reason(error)}") from error
 
 
+@interrupts_held()
 def load_checkpoint(run_dir: Path) -> Checkpoint:
     """Read the checkpoint of a run folder.
 

@@ -23,6 +23,7 @@ from sterna.tasks.classification import classification_loss, evaluate
 from sterna.train.batch_norm import average_batch_norms, freeze_batch_norms, reestimate_batch_norms
 from sterna.train.checkpoint import Checkpoint, random_state, set_random_state
 from sterna.train.distillation import Teacher
+from sterna.train.interruption import interrupts_held
 from sterna.train.optimizer import make_optimizer, set_learning_rate
 from sterna.train.progress import Display, Snapshot
 from sterna.train.recorder import Recorder
@@ -130,7 +131,8 @@ class TrainingLoop:
         if self._recipe.train.freeze_batch_norm:
             freeze_batch_norms(self._network)
         for images, labels in skip_first_batches(self._loader, steps_done) if steps_done else self._loader:
-            self._train_step(images, labels)
+            with interrupts_held():
+                self._train_step(images, labels)
             display.advance(self.step)
             if self.step % self._log_interval == 0:
                 self._log_interval_metrics(display)
