@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from sterna.config import TernaryConfig
 from sterna.conversion import convert, plain_state
-from sterna.errors import DataError, NotTernaryError
+from sterna.errors import ConfigError, DataError, NotTernaryError
 from sterna.loading import fill
 from sterna.preparation import layer_signs, prepare, set_phase, update_masks
-from sterna.ternary_model import TernaryTensor
+from sterna.ternary_model import Int8Tensor, TernaryTensor
 
 IMAGES = torch.randn(4, 3, 9, 9, generator=torch.Generator().manual_seed(5))
 
@@ -114,7 +115,35 @@ def test_what_float16_cannot_hold_stays_float32(factor: float) -> None:
     assert np.array_equal(stored, model[9].bias.detach().numpy())
 
 
+@pytest.mark.parametrize("float_dtype", ["float16", "float32"])
+def test_int8_weights_differ_by_at_most_half_a_step(float_dtype: Literal["float16", "float32"]) -> None:
+    model = trained()
+    with torch.no_grad():
+        model[0].weight[1] = 0
+    exact = model[0].weight.detach().numpy()
+    stored = convert(model, float_dtype=float_dtype, int8=["0"]).tensors["0.weight"]
+    assert isinstance(stored, Int8Tensor)
+    assert stored.scale.dtype == float_dtype
+    assert np.abs(stored.values[[0, 2, 3]]).max(axis=(1, 2, 3)).tolist() == [127] * 3
+    steps = stored.scale.astype(np.float32).reshape(-1, 1, 1, 1)
+    # A rounded scale may leave the largest weight a little beyond 127 steps.
+    assert (np.abs(stored.dequantize() - exact) <= 0.5 * steps + 2**-11 * np.abs(exact)).all()
+    assert not stored.values[1].any()
+
+
+def test_int8_weights_are_loaded_as_their_values() -> None:
+    stored = convert(trained(), int8=["*"])
+    loaded = fill(net(), stored)
+    weight = stored.tensors["0.weight"]
+    assert isinstance(weight, Int8Tensor)
+    assert np.array_equal(loaded.state_dict()["0.weight"].numpy(), weight.dequantize())
+
+
 class TestRefusals:
+    def test_a_pattern_of_int8_that_matches_no_layer_in_floating_point(self) -> None:
+        with pytest.raises(ConfigError, match=r"storage\.int8: pattern '3' matches no layer .*; there are '0'"):
+            convert(trained(), int8=["3"])
+
     def test_a_model_that_was_never_prepared(self) -> None:
         with pytest.raises(NotTernaryError, match=r"call sterna\.prepare"):
             convert(net())

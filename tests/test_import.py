@@ -84,7 +84,7 @@ def test_public_names_are_these() -> None:
     assert sterna.__all__ == sorted(sterna.__all__)
     assert set(sterna.__all__) == {
         "CheckpointError", "ConfigError", "DataError", "FormatError", "MissingDependencyError", "NotTernaryError",
-        "Recipe", "SternaError", "TernaryConfig", "TernaryModel", "TernaryTensor",
+        "Int8Tensor", "Recipe", "SternaError", "SternaFile", "TernaryConfig", "TernaryModel", "TernaryTensor",
         "compress", "convert", "inspect", "load", "prepare", "save",
     }  # fmt: skip
 

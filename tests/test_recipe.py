@@ -167,7 +167,7 @@ class TestRefusals:
 
     def test_a_missing_section_says_what_it_holds(self, tmp_path: Path) -> None:
         message = refusal(tmp_path, "name: a\ndata: {name: digits}\n")
-        assert message == "r.yaml: model: missing, allowed: a mapping with the keys name, arguments, weights"
+        assert message == "r.yaml: model: missing, allowed: a mapping with the keys name, arguments, weights, license"
 
     def test_long_values_are_shortened(self, tmp_path: Path) -> None:
         message = refusal(tmp_path, MINIMAL + f"seed: {'x' * 1000}\n")

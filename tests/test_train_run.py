@@ -214,7 +214,7 @@ def test_a_full_disk_at_the_very_end_is_one_line(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     (run_dir / "result.json.partial").symlink_to("/dev/full")
-    with pytest.raises(SternaError, match=r"^cannot write .*result.json \(\d+ bytes\): No space left on device$"):
+    with pytest.raises(SternaError, match=r"^cannot write .*result.json \(after \d+ bytes\): No space left on device$"):
         compress(digits_recipe(train={"epochs": 2}), run_dir, progress=False)
     assert not (run_dir / "result.json").exists()
     assert (

@@ -29,6 +29,17 @@ constexpr std::int32_t squash(std::int32_t logit) {
     return (kSquashKnots[at] * (128 - part) + kSquashKnots[at + 1] * part) >> 7;
 }
 
+// squash of every logit from -2047, since interpolating takes longer than looking up.
+constexpr std::array<std::uint16_t, 2 * kMaxLogit + 1> make_squash() {
+    std::array<std::uint16_t, 2 * kMaxLogit + 1> table{};
+    for (std::int32_t logit = -kMaxLogit; logit <= kMaxLogit; ++logit) {
+        table[static_cast<std::size_t>(logit + kMaxLogit)] = static_cast<std::uint16_t>(squash(logit));
+    }
+    return table;
+}
+inline constexpr std::array<std::uint16_t, 2 * kMaxLogit + 1> kSquash = make_squash();
+static_assert(kSquash.front() >= kMinProbability && kSquash.back() <= kProbabilityOne - kMinProbability);
+
 // stretch[p >> 4] is the smallest logit whose squash is at least p: the inverse, in 4096 steps.
 constexpr std::array<std::int16_t, 4096> make_stretch() {
     std::array<std::int16_t, 4096> table{};
@@ -50,12 +61,20 @@ constexpr std::array<std::int32_t, kCounterLimit + 1> make_rates() {
 }
 inline constexpr std::array<std::int32_t, kCounterLimit + 1> kRates = make_rates();
 
+// What the logit of a counter counts for after n observations: n / (n + 2), in 1/256.
+constexpr std::array<std::int32_t, kCounterLimit + 1> make_confidences() {
+    std::array<std::int32_t, kCounterLimit + 1> table{};
+    for (std::int32_t n = 0; n <= kCounterLimit; ++n) table[static_cast<std::size_t>(n)] = 256 * n / (n + 2);
+    return table;
+}
+inline constexpr std::array<std::int32_t, kCounterLimit + 1> kConfidences = make_confidences();
+
 // The probability that a decision is true, learned from the decisions seen in one context.
 struct Counter {
     std::uint16_t probability = 32768;
     std::uint16_t seen = 0;
 
-    std::int32_t logit() const { return kStretch[probability >> 4]; }
+    std::int32_t logit() const { return (kStretch[probability >> 4] * kConfidences[seen]) >> 8; }
 
     void update(bool bit) {
         const std::int32_t target = bit ? 65536 : 0;
@@ -69,7 +88,9 @@ struct Counter {
 //
 // A context may be mirrored (it predicts the opposite decision, so that one counter serves a pattern and its negative)
 // or silent (it knows nothing here and is left out).
-template <int N>
+//
+// Where kMayBeSilent is false, no context is ever mirrored or silent, which spares the questions.
+template <int N, bool kMayBeSilent = true>
 class Mixer {
   public:
     explicit Mixer(std::int32_t initial_weight) { weights_.fill(initial_weight); }
@@ -86,31 +107,27 @@ class Mixer {
         std::array<std::int32_t, N> logits{};
         std::int64_t sum = 0;
         for (std::size_t i = 0; i < N; ++i) {
-            if (counters_[i] == nullptr) continue;
+            if (kMayBeSilent && counters_[i] == nullptr) continue;
             const std::int32_t logit = counters_[i]->logit();
-            logits[i] = mirrored_[i] ? -logit : logit;
+            logits[i] = kMayBeSilent && mirrored_[i] ? -logit : logit;
             sum += logits[i] * weights_[i];
         }
         const std::int64_t mixed = sum >> 16;
-        const auto bounded = static_cast<std::int32_t>(mixed > kMaxLogit    ? kMaxLogit
-                                                       : mixed < -kMaxLogit ? -kMaxLogit
-                                                                            : mixed);
-        const std::uint32_t probability = clamp_probability(static_cast<std::uint32_t>(squash(bounded)));
+        const std::int64_t bounded = mixed > kMaxLogit ? kMaxLogit : mixed < -kMaxLogit ? -kMaxLogit : mixed;
+        const std::uint32_t probability = kSquash[static_cast<std::size_t>(bounded + kMaxLogit)];
         bit = coder.code(bit, probability);
 
         const std::int32_t miss = (bit ? 65536 : 0) - static_cast<std::int32_t>(probability);
-        const std::int32_t error = (miss * kLearningRate) >> 12;
+        const std::int32_t error = miss >> 4;
         for (std::size_t i = 0; i < N; ++i) {
-            if (counters_[i] == nullptr) continue;
+            if (kMayBeSilent && counters_[i] == nullptr) continue;
             weights_[i] += (logits[i] * error + (1 << 13)) >> 14;
-            counters_[i]->update(bit != mirrored_[i]);
+            counters_[i]->update(kMayBeSilent ? bit != mirrored_[i] : bit);
         }
         return bit;
     }
 
   private:
-    static constexpr std::int32_t kLearningRate = 50;
-
     // 64 bits, so that no stream of decisions, however long or hostile, makes a weight overflow.
     std::array<std::int64_t, N> weights_{};
     std::array<Counter*, N> counters_{};

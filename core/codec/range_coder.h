@@ -14,9 +14,8 @@ namespace sterna {
 inline constexpr std::uint32_t kProbabilityOne = 1u << 16;
 inline constexpr std::uint32_t kMinRange = 1u << 24;
 
-// No decision is thought more certain than this, so that a byte cannot stand for more than kMaxWeightsPerByte weights.
+// No decision is thought more certain than this, so that a byte cannot stand for arbitrarily many of them.
 inline constexpr std::uint32_t kMinProbability = 16;
-inline constexpr std::uint64_t kMaxWeightsPerByte = 32768;
 
 constexpr std::uint32_t clamp_probability(std::uint32_t probability) {
     if (probability < kMinProbability) return kMinProbability;

@@ -17,11 +17,11 @@ from sterna.errors import (
     NotTernaryError,
     SternaError,
 )
-from sterna.ternary_model import TernaryModel, TernaryTensor
+from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
 
 if TYPE_CHECKING:
     from sterna.config import Recipe, TernaryConfig
-    from sterna.container import save
+    from sterna.container import SternaFile, save
     from sterna.conversion import convert
     from sterna.inspection import inspect
     from sterna.loading import load
@@ -32,6 +32,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Recipe": "sterna.config",
+    "SternaFile": "sterna.container",
     "TernaryConfig": "sterna.config",
     "compress": "sterna.train.run",
     "convert": "sterna.conversion",
@@ -46,10 +47,12 @@ __all__ = [
     "ConfigError",
     "DataError",
     "FormatError",
+    "Int8Tensor",
     "MissingDependencyError",
     "NotTernaryError",
     "Recipe",
     "SternaError",
+    "SternaFile",
     "TernaryConfig",
     "TernaryModel",
     "TernaryTensor",

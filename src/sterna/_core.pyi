@@ -5,14 +5,55 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-MAX_WEIGHTS: int
-"""Largest number of weights in one tensor."""
+VERSION: int
+"""Of the file format."""
 
-MAX_WEIGHTS_PER_BYTE: int
-"""No coded byte stands for more weights than this; bounds what a small file can make a reader allocate."""
+MAX_TEXT_BYTES: int
+MAX_TENSORS: int
+MAX_NAME_BYTES: int
+MAX_AXES: int
+MAX_ELEMENTS: int
+MAX_TOTAL_ELEMENTS: int
+MAX_TRITS_PER_BYTE: int
+MAX_BYTES_PER_BYTE: int
+SLACK_BYTES: int
+NUMBERS_PER_CHUNK: int
+TEXT_PRIMER: str
 
-def encode_trits(trits: npt.NDArray[np.int8]) -> bytes:
-    """Code an int8 array of -1, 0 and 1; decode_trits gives it back."""
+class Fault(ValueError):  # noqa: N818
+    """A rule of the format that a file broke, as text: ``cause: what is wrong (at offset N): got X, allowed Y``."""
 
-def decode_trits(data: bytes, shape: Sequence[int]) -> npt.NDArray[np.int8]:
-    """The int8 array that encode_trits was given; ValueError where the bytes do not code one."""
+def encode_trits(trits: npt.NDArray[np.int8], coder: int) -> bytes:
+    """Code an int8 array of -1, 0 and 1 with the coder of this number; decode_trits gives it back."""
+
+def decode_trits(data: npt.NDArray[np.uint8], trits: npt.NDArray[np.int8], coder: int) -> None:
+    """Fill an int8 array from the code of one of its shape; ValueError where the bytes are no such code."""
+
+def encode_text(text: bytes) -> bytes:
+    """Code text for the table of tensors or the metadata."""
+
+def encode_numbers(numbers: npt.NDArray[np.uint8], width: int) -> bytes:
+    """Code numbers of ``width`` bytes each, given as their bytes."""
+
+class Reader:
+    """The parts of a file; a rule that is broken raises Fault."""
+
+    def __init__(self, data: npt.NDArray[np.uint8], whole_checksum: bool) -> None: ...
+    def metadata(self) -> bytes: ...
+    def tensors(self) -> list[tuple[bytes, int, int, tuple[int, ...]]]:
+        """(name in UTF-8, kind, scale kind, shape) of each tensor."""
+
+    def sections(self) -> list[tuple[int, int, int, int, int]]:
+        """(kind, offset of the payload, its bytes, first chunk or array, their number) of each section."""
+
+    def trit_chunks(self) -> list[tuple[int, int, int, int, int]]:
+        """(tensor, coder, bytes, first element, elements) of each chunk of trits."""
+
+    def arrays(self) -> list[tuple[int, int, bool, int, int]]:
+        """(tensor, section, whether it is a scale, bytes of an element, elements) of each array."""
+
+    def read_trits(self, chunk: int, trits: npt.NDArray[np.int8]) -> None:
+        """Fill the chunk's part of a whole tensor, given flat."""
+
+    def read_arrays(self, section: int, outputs: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """Fill the bytes of all arrays of a section."""

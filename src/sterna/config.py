@@ -30,6 +30,7 @@ class ModelConfig(_Frozen):
     weights: str | None = Field(
         default=None, description="safetensors or torch file; relative paths are looked up here, then in STERNA_DATA"
     )
+    license: str | None = Field(default=None, description="licence of the weights, for the file's metadata")
 
 
 class DataConfig(_Frozen):
@@ -132,6 +133,13 @@ class StorageConfig(_Frozen):
 
     float_dtype: Literal["float16", "float32"] = Field(
         default="float16", description="of everything that is not ternary"
+    )
+    int8: tuple[str, ...] = Field(
+        default=(),
+        description="patterns of layers that are not ternary and are kept in int8, with a scale for each filter",
+    )
+    coder: Literal["small", "fast", "auto"] = Field(
+        default="small", description="of the trits: for size, for load time, or chosen for each tensor"
     )
 
 

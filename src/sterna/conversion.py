@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import numpy as np
@@ -10,21 +11,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sterna.errors import NotTernaryError
+from sterna.errors import ConfigError, NotTernaryError
 from sterna.folding import Affine, batch_norm_affine, batch_norm_pairs, is_batch_norm
 from sterna.preparation import latent_weights, ternary_layers
+from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
 from sterna.ternary_model import Tensor as StoredTensor
-from sterna.ternary_model import TernaryModel, TernaryTensor
 
 FloatDtype = Literal["float16", "float32"]
 
 # A float16 that was not rounded in its subnormal range differs by at most 2^-11 of its value.
 _FLOAT16_TOLERANCE = 2.0**-10
+_INT8_LARGEST = 127
 
 
 @torch.no_grad()
 def convert(
-    model: nn.Module, *, float_dtype: FloatDtype = "float16", metadata: Mapping[str, Any] | None = None
+    model: nn.Module,
+    *,
+    float_dtype: FloatDtype = "float16",
+    int8: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
 ) -> TernaryModel:
     """Take the trits and scales out of a trained model; fold batch norms.
 
@@ -36,6 +42,8 @@ def convert(
     Args:
         model: a prepared model in the ternary phase. It is not changed.
         float_dtype: of everything that is not ternary and not an integer.
+        int8: patterns of layers that are not ternary and whose weights are kept in int8, with one scale for each
+            filter, ``max |w| / 127``.
         metadata: what goes into the file beside the tensors, JSON values.
 
     Returns:
@@ -43,6 +51,7 @@ def convert(
 
     Raises:
         NotTernaryError: the model is not prepared, or a layer is not in the ternary phase.
+        ConfigError: a pattern of ``int8`` matches no layer in floating point.
     """
     layers = ternary_layers(model)
     if not layers:
@@ -76,10 +85,14 @@ def convert(
         tensors[f"{norm}.bias"] = _stored(bias.float(), float_dtype)
 
     ordered: dict[str, StoredTensor] = {}
-    for name, value in plain_state(model).items():
+    state = plain_state(model)
+    quantized = _int8_weights(state, tensors, int8)
+    for name, value in state.items():
         owner, _, leaf = name.rpartition(".")
         if name in tensors:
             ordered[name] = tensors[name]
+        elif name in quantized:
+            ordered[name] = _quantized(value, float_dtype)
         elif owner not in affine and leaf != "num_batches_tracked":
             ordered[name] = _stored(value, float_dtype)
     return TernaryModel(ordered, dict(metadata or {}))
@@ -98,6 +111,33 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
         if f"{owner}{leaf}" not in state:
             state[f"{owner}{leaf}"] = getattr(model.get_submodule(owner.rstrip(".")), leaf).detach()
     return state
+
+
+def _int8_weights(
+    state: Mapping[str, Tensor], tensors: Mapping[str, StoredTensor], patterns: Sequence[str]
+) -> set[str]:
+    """Names of the weights of the layers that the patterns select."""
+    owners = {
+        name.rpartition(".")[0]: name
+        for name, value in state.items()
+        if name.endswith("weight") and name not in tensors and value.is_floating_point() and value.ndim >= 2
+    }
+    for pattern in patterns:
+        if not any(fnmatchcase(owner, pattern) for owner in owners):
+            known = ", ".join(repr(owner) for owner in owners) or "none"
+            raise ConfigError(
+                f"storage.int8: pattern {pattern!r} matches no layer in floating point; there are {known}"
+            )
+    return {name for owner, name in owners.items() if any(fnmatchcase(owner, pattern) for pattern in patterns)}
+
+
+def _quantized(weight: Tensor, float_dtype: FloatDtype) -> Int8Tensor:
+    """The nearest multiples of a scale for each filter, which is rounded first so that nothing is rounded twice."""
+    array = weight.detach().float().cpu().numpy()
+    scale = _stored(weight.detach().float().abs().flatten(1).amax(1) / _INT8_LARGEST, float_dtype)
+    wide = scale.astype(np.float32).reshape((-1,) + (1,) * (array.ndim - 1))
+    steps = np.divide(array, wide, out=np.zeros_like(array), where=wide > 0)
+    return Int8Tensor(np.clip(np.rint(steps), -_INT8_LARGEST, _INT8_LARGEST).astype(np.int8), scale)
 
 
 def _fold(norm: Affine, alpha: Tensor, bias: Tensor | None) -> Affine:

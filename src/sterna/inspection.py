@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sterna.container import CHECKSUM, read_with_layout
-from sterna.ternary_model import TernaryModel, TernaryTensor
+from sterna.container import SternaFile
+from sterna.container.layout import Section
+from sterna.container.reader import Progress
+from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
 
 _FLOAT32_BYTES = 4
 
@@ -23,13 +25,15 @@ class TensorRow:
         name: of the tensor.
         shape: of the tensor.
         elements: their number.
-        kind: ``ternary``, or the type of its elements (``float16``, ...).
+        kind: ``ternary``, ``int8`` with a scale, or the type of its elements (``float16``, ...).
         granularity: what shares a scale: ``filter``, ``layer``, ``folded`` (a batch norm holds it); empty for arrays.
         sparsity: fraction of zeros of a ternary tensor.
         entropy_bits_per_weight: zero-order entropy of its trits.
-        bits_per_weight: coded trits and scale, or the elements' own bits (before they are compressed together).
-        coded_bytes: of its trits in the file; of an array, its uncompressed bytes.
-        share: of the file, of the coded trits; 0 for arrays, which are compressed together.
+        bits_per_weight: ``8 coded_bytes / elements``.
+        coder: of its trits; empty for arrays, which have one coder.
+        coded_bytes: in the file, with its scale. Arrays and scales are compressed together with others, whose bytes are
+            shared out by size.
+        share: of the file.
     """
 
     name: str
@@ -40,27 +44,27 @@ class TensorRow:
     sparsity: float | None
     entropy_bits_per_weight: float | None
     bits_per_weight: float
+    coder: str
     coded_bytes: int
     share: float
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A whole file; the four parts are all of its bytes.
+    """A whole file; the three parts are all of its bytes.
 
     Args:
         rows: its tensors, in the order of the file.
-        file_bytes: its size; the sum of the next four.
-        header_bytes: prefix and compressed header.
-        trit_bytes: coded trits.
-        array_bytes: everything else, compressed: scales, folded batch norms, layers in floating point.
-        checksum_bytes: at the end.
+        file_bytes: its size; the sum of the next three.
+        header_bytes: everything but tensors: prefix, names and shapes, metadata, the frames of sections, checksums.
+        trit_bytes: trits with the list of their sizes.
+        array_bytes: everything else, compressed: scales, folded batch norms, layers in floating point or int8.
         parameters: number of elements of all tensors.
         ternary_parameters: of them, trits.
         float32_bytes: four for each parameter.
         compression_ratio: ``float32_bytes / file_bytes``, every byte of the file counted.
         sparsity: fraction of zeros over all trits.
-        not_ternary: names of the tensors in floating point with two or more dimensions (weights that stayed).
+        not_ternary: names of the other tensors with two or more dimensions (weights that stayed).
         metadata: of the file.
     """
 
@@ -69,7 +73,6 @@ class Inspection:
     header_bytes: int
     trit_bytes: int
     array_bytes: int
-    checksum_bytes: int
     parameters: int
     ternary_parameters: int
     float32_bytes: int
@@ -79,65 +82,38 @@ class Inspection:
     metadata: dict[str, Any]
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(path: str | os.PathLike[str], *, progress: Progress | None = None) -> Inspection:
     """Read and check a whole file and say where its bytes are; needs NumPy alone.
+
+    Args:
+        path: of the file.
+        progress: called with the elements decoded so far and all elements.
 
     Raises:
         FormatError: the file is not a ``.sterna`` file, is damaged, or breaks a limit.
         SternaError: it cannot be read.
     """
-    model, layout = read_with_layout(path)
-    coded = {entry.name: entry.coded_bytes for entry in layout.entries}
-    rows = tuple(
-        _ternary_row(name, tensor, coded[name], layout.file_bytes)
-        if isinstance(tensor, TernaryTensor)
-        else TensorRow(
-            name,
-            tensor.shape,
-            tensor.size,
-            str(tensor.dtype),
-            "",
-            None,
-            None,
-            8.0 * tensor.itemsize,
-            tensor.nbytes,
-            0.0,
-        )
-        for name, tensor in model.tensors.items()
-    )
+    file = SternaFile.open(path, whole_checksum=True)
+    model = file.read(progress=progress)
+    rows = tuple(_row(file, name, tensor) for name, tensor in model.tensors.items())
     parameters = sum(row.elements for row in rows)
+    trit_bytes, array_bytes = (
+        sum(size for kind, _, size, *_ in file.sections if kind == wanted) for wanted in (Section.TRITS, Section.ARRAYS)
+    )
+    file_bytes = file.data.size
     return Inspection(
         rows=rows,
-        file_bytes=layout.file_bytes,
-        header_bytes=layout.header_bytes,
-        trit_bytes=sum(coded.values()),
-        array_bytes=layout.array_bytes,
-        checksum_bytes=CHECKSUM.size,
+        file_bytes=file_bytes,
+        header_bytes=file_bytes - trit_bytes - array_bytes,
+        trit_bytes=trit_bytes,
+        array_bytes=array_bytes,
         parameters=parameters,
         ternary_parameters=sum(row.elements for row in rows if row.kind == "ternary"),
         float32_bytes=_FLOAT32_BYTES * parameters,
-        compression_ratio=_FLOAT32_BYTES * parameters / layout.file_bytes,
+        compression_ratio=_FLOAT32_BYTES * parameters / file_bytes,
         sparsity=float(model.sparsity),
         not_ternary=_not_ternary(model),
-        metadata=dict(layout.metadata),
-    )
-
-
-def _ternary_row(name: str, tensor: TernaryTensor, coded_bytes: int, file_bytes: int) -> TensorRow:
-    elements = tensor.trits.size
-    granularity = "folded" if tensor.scale is None else "filter" if tensor.scale.ndim else "layer"
-    scale_bytes = tensor.scale.nbytes if tensor.scale is not None else 0
-    return TensorRow(
-        name=name,
-        shape=tensor.trits.shape,
-        elements=elements,
-        kind="ternary",
-        granularity=granularity,
-        sparsity=float(tensor.sparsity),
-        entropy_bits_per_weight=trit_entropy(tensor),
-        bits_per_weight=8.0 * (coded_bytes + scale_bytes) / elements if elements else 0.0,
-        coded_bytes=coded_bytes,
-        share=coded_bytes / file_bytes,
+        metadata=dict(file.metadata),
     )
 
 
@@ -148,9 +124,45 @@ def trit_entropy(tensor: TernaryTensor) -> float:
     return -sum(c / total * math.log2(c / total) for c in counts if c) if total else 0.0
 
 
+def _row(file: SternaFile, name: str, tensor: Tensor) -> TensorRow:
+    entry = file.entries[name]
+    coded_bytes = entry.coded_bytes + round(_array_bytes(file, name))
+    ternary = tensor if isinstance(tensor, TernaryTensor) else None
+    if isinstance(tensor, np.ndarray):
+        kind, granularity = str(tensor.dtype), ""
+    else:
+        kind = "int8" if ternary is None else "ternary"
+        granularity = "folded" if tensor.scale is None else "filter" if tensor.scale.ndim else "layer"
+    return TensorRow(
+        name=name,
+        shape=entry.shape,
+        elements=entry.elements,
+        kind=kind,
+        granularity=granularity,
+        sparsity=float(ternary.sparsity) if ternary is not None else None,
+        entropy_bits_per_weight=trit_entropy(ternary) if ternary is not None else None,
+        bits_per_weight=8.0 * coded_bytes / entry.elements if entry.elements else 0.0,
+        coder=entry.coder,
+        coded_bytes=coded_bytes,
+        share=coded_bytes / file.data.size,
+    )
+
+
+def _array_bytes(file: SternaFile, name: str) -> float:
+    """A tensor's part of the sections in which its arrays are, by its part of their elements' bytes."""
+    part = 0.0
+    entry = file.entries[name]
+    for (section, _), (kind, shape) in zip(entry.arrays, entry.kept(), strict=True):
+        own = math.prod(shape) * int(kind[1])
+        if own:
+            part += file.sections[section][2] * own / file.raw_array_bytes[section]
+    return part
+
+
 def _not_ternary(model: TernaryModel) -> tuple[str, ...]:
     return tuple(
         name
         for name, tensor in model.tensors.items()
-        if not isinstance(tensor, TernaryTensor) and tensor.dtype.kind == "f" and tensor.ndim >= 2
+        if isinstance(tensor, Int8Tensor)
+        or (isinstance(tensor, np.ndarray) and tensor.dtype.kind == "f" and tensor.ndim >= 2)
     )

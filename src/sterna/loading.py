@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,23 @@ from sterna.container import read
 from sterna.errors import DataError
 from sterna.folding import is_batch_norm
 from sterna.models import build_model
-from sterna.ternary_model import TernaryModel, TernaryTensor
+from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
 
 
-def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+def load(
+    path: str | Path,
+    model: nn.Module | None = None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> nn.Module:
     """Load a ``.sterna`` file into a module in evaluation mode, with weights of ``scale * trits`` in float32.
 
     Args:
         path: the file.
         model: a module of the same architecture to fill; nothing means to build it by the name in the file.
+        threads: to decode on; nothing means all processors.
+        progress: called with the elements decoded so far and all elements.
 
     Returns:
         the module; the given one if there was one.
@@ -30,7 +39,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         FormatError: the file is damaged or not a ``.sterna`` file.
         DataError: the file does not fit the model, or names no model that Sterna can build.
     """
-    stored = read(path)
+    stored = read(path, threads=threads, progress=progress)
     if model is None:
         description = stored.metadata.get("model")
         if not isinstance(description, dict) or not isinstance(description.get("name"), str):
@@ -87,7 +96,7 @@ def fill(model: nn.Module, stored: TernaryModel) -> nn.Module:
 
 
 def _as_tensor(value: Any) -> Tensor:
-    array = value.dequantize() if isinstance(value, TernaryTensor) else value
+    array = value.dequantize() if isinstance(value, TernaryTensor | Int8Tensor) else value
     return torch.from_numpy(np.array(array))
 
 

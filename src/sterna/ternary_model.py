@@ -38,13 +38,8 @@ class TernaryTensor:
             raise SternaError(f"trits must be int8, got {self.trits.dtype}")
         if self.trits.size and (self.trits.min() < -1 or self.trits.max() > 1):
             raise SternaError(f"trits must be -1, 0 or 1, got {self.trits.min()} to {self.trits.max()}")
-        if self.scale is not None and self.scale.dtype not in (np.float16, np.float32):
-            raise SternaError(f"scale must be float16 or float32, got {self.scale.dtype}")
-        if self.scale is not None and self.scale.shape not in ((), self.trits.shape[:1]):
-            raise SternaError(
-                f"scale must have shape () or {self.trits.shape[:1]} for trits of shape {self.trits.shape}, "
-                f"got {self.scale.shape}"
-            )
+        if self.scale is not None:
+            _check_scale(self.scale, self.trits.shape)
 
     @property
     def sparsity(self) -> float:
@@ -53,13 +48,47 @@ class TernaryTensor:
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The weight in floating point, ``scale * trits``, float32 in the shape of ``trits``."""
-        weight = self.trits.astype(np.float32)
-        if self.scale is None:
-            return weight
-        return weight * self.scale.astype(np.float32).reshape(self.scale.shape + (1,) * (weight.ndim - self.scale.ndim))
+        return self.trits.astype(np.float32) if self.scale is None else _scaled(self.trits, self.scale)
 
 
-Tensor = TernaryTensor | npt.NDArray[Any]
+@dataclass(frozen=True)
+class Int8Tensor:
+    """A weight ``scale * values``, with the scale broadcast over the first axis: for layers that are not ternary.
+
+    Args:
+        values: int8 in [-127, 127], in the shape of the weight.
+        scale: float16 or float32, ``(out_channels,)`` or ``()``.
+
+    Raises:
+        SternaError: values of another type, or a scale of another shape.
+    """
+
+    values: npt.NDArray[np.int8]
+    scale: npt.NDArray[np.floating[Any]]
+
+    def __post_init__(self) -> None:
+        if self.values.dtype != np.int8:
+            raise SternaError(f"values must be int8, got {self.values.dtype}")
+        _check_scale(self.scale, self.values.shape)
+
+    def dequantize(self) -> npt.NDArray[np.float32]:
+        """The weight in floating point, ``scale * values``, float32 in the shape of ``values``."""
+        return _scaled(self.values, self.scale)
+
+
+def _check_scale(scale: npt.NDArray[np.floating[Any]], shape: tuple[int, ...]) -> None:
+    if scale.dtype not in (np.float16, np.float32):
+        raise SternaError(f"scale must be float16 or float32, got {scale.dtype}")
+    if scale.shape not in ((), shape[:1]):
+        raise SternaError(f"scale must have shape () or {shape[:1]} for a weight of shape {shape}, got {scale.shape}")
+
+
+def _scaled(values: npt.NDArray[np.int8], scale: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    wide = scale.astype(np.float32).reshape(scale.shape + (1,) * (values.ndim - scale.ndim))
+    return values.astype(np.float32) * wide
+
+
+Tensor = TernaryTensor | Int8Tensor | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def test_json_holds_every_tensor_and_every_byte(tmp_path: Path, capsys: pytest.C
     assert [row["name"] for row in document["rows"]] == ["weight", "bias"]
     assert document["rows"][0]["sparsity"] == document["sparsity"] == 0.75
     assert document["file_bytes"] == path.stat().st_size
-    parts = ("header_bytes", "trit_bytes", "array_bytes", "checksum_bytes")
+    parts = ("header_bytes", "trit_bytes", "array_bytes")
     assert sum(document[part] for part in parts) == document["file_bytes"]
     assert document["metadata"]["model"] == {"name": "tiny"}
 

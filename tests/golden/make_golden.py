@@ -1,25 +1,27 @@
 """Make the golden files of the container: ``python tests/golden/make_golden.py``.
 
-``good.sterna`` holds one tensor of every kind and granularity. ``bad/CAUSE.WHAT.sterna`` breaks one rule, and its
-checksum is right unless the checksum is the rule, so that each file is refused for the cause in its name. The files are
-committed: run this only when the format gets a new version, and keep the old ones under another name.
+``good.sterna`` holds one tensor of every kind and granularity, ``fast.sterna`` the same in coder ``fast``.
+``bad/CAUSE.WHAT.sterna`` breaks one rule, and its checksums are right unless a checksum is the rule, so that each file
+is refused for the cause in its name. The files are committed: run this only when the format gets a new version, and keep
+the old ones under another name.
 """
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sterna.container import MAX_ELEMENTS, MAX_HEADER_BYTES, encode
-from sterna.ternary_model import Tensor, TernaryModel, TernaryTensor
+from sterna import _core
+from sterna.container import encode
+from sterna.container.layout import MAGIC, Section, varint
+from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
 
 FOLDER = Path(__file__).resolve().parent
-MAGIC = b"\x89STERNA\n"
+F4, F8, BOOL, TRITS, INT8 = 7, 8, 0, 9, 10
 
 
 def good_model() -> TernaryModel:
@@ -31,7 +33,9 @@ def good_model() -> TernaryModel:
         "filter.weight": TernaryTensor(kernels[..., 0, 0].copy(), np.array([0.5, 0.25, 1.0, 2.0], np.float16)),
         "layer.weight": TernaryTensor(kernels[:, 0].copy(), np.array(0.75, np.float32)),
         "scalar.weight": TernaryTensor(np.array(-1, np.int8), np.array(3.0, np.float16)),
+        "vector.weight": TernaryTensor(kernels[0, 0, 0].copy(), np.array([1, 2, 3], np.float32)),
         "empty.weight": TernaryTensor(np.zeros((0, 3), np.int8)),
+        "stem.weight": Int8Tensor((ramp[:24] - 5).astype(np.int8).reshape(2, 3, 2, 2), np.array([1, 2], np.float16)),
         "bool": np.array([True, False, True]),
         "special": np.array([np.nan, np.inf, -np.inf, -0.0], np.float32),
         "count": np.array(7, np.int64),
@@ -42,96 +46,170 @@ def good_model() -> TernaryModel:
     return TernaryModel(tensors, {"model": {"name": "golden", "arguments": {"width": 0.5}}, "labels": ["Möwe", "海鸥"]})
 
 
-def deflate(data: bytes) -> bytes:
-    compressor = zlib.compressobj(level=9, wbits=-15)
-    return compressor.compress(data) + compressor.flush()
+def section(kind: int, payload: bytes, *, flags: int | None = None, version: int = 1, size: int | None = None) -> bytes:
+    """A section with a right checksum."""
+    flags = (kind == Section.METADATA) if flags is None else flags
+    framed = struct.pack("<BBHI", kind, flags, version, len(payload) if size is None else size) + payload
+    return framed + struct.pack("<I", zlib.crc32(framed))
 
 
-def assemble(header: Any, sections: bytes = b"", **prefix: Any) -> bytes:
-    """A file of the given header (a JSON value, or bytes as they are) and sections; ``prefix`` replaces its fields."""
-    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
-    stored = prefix.get("stored", deflate(text))
-    fields = (
-        prefix.get("magic", MAGIC),
-        prefix.get("version", 1),
-        prefix.get("reserved", 0),
-        prefix.get("stored_bytes", len(stored)),
-        prefix.get("header_bytes", len(text)),
-    )
-    body = struct.pack("<8sHHII", *fields) + stored + sections
-    return body + struct.pack("<I", zlib.crc32(body))
+def text(content: bytes, *, size: int | None = None, code: bytes | None = None) -> bytes:
+    """The payload of a text, perhaps with another size or code than its own."""
+    return varint(len(content) if size is None else size) + (_core.encode_text(content) if code is None else code)
+
+
+def row(name: bytes, kind: int, scale: int, shape: Sequence[int], *, axes: int | None = None) -> bytes:
+    """A tensor in the table."""
+    fields = bytes([kind, scale, len(shape) if axes is None else axes])
+    return varint(len(name)) + name + fields + b"".join(map(varint, shape))
+
+
+def table(*rows: bytes, count: int | None = None) -> bytes:
+    """The section of the tensors."""
+    return section(Section.TENSORS, text(varint(len(rows) if count is None else count) + b"".join(rows)))
+
+
+def metadata(json: bytes) -> bytes:
+    """The section of the metadata."""
+    return section(Section.METADATA, text(json))
+
+
+def assemble(*sections: bytes, prefix: bytes = MAGIC + b"\1\0\0\0") -> bytes:
+    """A file of these sections with a right end."""
+    body = prefix + b"".join(sections)
+    return body + section(Section.END, struct.pack("<I", zlib.crc32(body)))
+
+
+def trits(*listed: bytes, count: int | None = None, code: bytes = b"") -> bytes:
+    """A section of trits."""
+    return section(Section.TRITS, varint(len(listed) if count is None else count) + b"".join(listed) + code)
+
+
+def arrays(count: int, *chunks: bytes) -> bytes:
+    """A section of arrays."""
+    return section(Section.ARRAYS, varint(count) + b"".join(varint(len(chunk)) + chunk for chunk in chunks))
 
 
 def bad_files() -> dict[str, bytes]:
     """Bytes by name; the name up to the first dot is the cause."""
-    no_arrays = deflate(b"")
-    size = len(no_arrays)
-    empty = {"tensors": [], "arrays": size, "metadata": {}}
-
-    def with_tensors(*tensors: Any) -> dict[str, Any]:
-        return {"tensors": list(tensors), "arrays": size, "metadata": {}}
-
-    good = assemble(empty, no_arrays)
+    good = assemble(table(), metadata(b"{}"))
     flipped = bytearray(good)
     flipped[20] ^= 1
-    listed = {
-        "not-a-list": ["w", "f4"],
-        "unknown-kind": ["w", "f3", [1]],
-        "name-is-a-number": [7, "f4", [1]],
-        "negative-size": ["w", "f4", [-1]],
-        "size-is-true": ["w", "f4", [True]],
-        "bad-scale": ["w", "trits", [1], 1, "i4", 0],
-        "scale-per-filter-of-a-scalar": ["w", "trits", [], 1, "f2", 1],
+    body = good[:-16]
+    wrong_section = bytearray(body)
+    wrong_section[20] ^= 1
+    one = np.array([[1]], np.int8)
+    small, fast = _core.encode_trits(one, 0), _core.encode_trits(one, 1)
+    listed = varint(0) + varint(1) + varint(len(small))
+    w = row(b"w", TRITS, 0, [1, 1])
+    bad_fast = {
+        "fast-table-sums-to-less": b"\1\0" + bytes(16),
+        "fast-state-below-its-least": fast[: fast[0] // 2 + 2] + bytes(16),
+        "fast-too-short": fast[:-1],
+        "fast-too-long": fast + b"\0\0",
+        "fast-empty": b"",
+        "fast-ends-in-another-state": fast[: fast[0] // 2 + 2] + b"\1\0\1\0" * 4,
     }
+
+    def with_row(*rows: bytes) -> bytes:
+        return assemble(table(*rows))
+
     return {
         "truncated.empty": b"",
-        "truncated.prefix-only": good[:20],
+        "truncated.prefix-only": good[:12],
+        "truncated.cut-off": good[:-1],
+        "truncated.trailing-byte": good + b"\0",
         "magic.text-file": b"hello, this is a text file\n",
-        "version.2": assemble(empty, no_arrays, version=2),
-        "checksum.flipped-bit": bytes(flipped),
-        "checksum.cut-off": good[:-1],
-        "reserved.1": assemble(empty, no_arrays, reserved=1),
-        "header-size.longer-than-file": assemble(empty, no_arrays, stored_bytes=1 << 20),
-        "header-size.claims-4-gb": assemble(empty, no_arrays, header_bytes=0xFFFFFFFF),
-        "header-size.beyond-limit": assemble(empty, no_arrays, header_bytes=MAX_HEADER_BYTES + 1),
-        "ratio.header-claims-too-much": assemble(empty, no_arrays, header_bytes=MAX_HEADER_BYTES),
-        "header.not-deflated": assemble(empty, no_arrays, stored=b"\xff" * 20),
-        "header.longer-than-declared": assemble(b" " * 100_000, header_bytes=50_000),
-        "header.shorter-than-declared": assemble(empty, no_arrays, header_bytes=1000),
-        "header-json.not-json": assemble(b"{"),
-        "header-json.not-utf-8": assemble(b'"\xff"'),
-        "header-json.nan": assemble(b'{"tensors":[],"arrays":0,"metadata":{"x":NaN}}'),
-        "header-json.deep": assemble(b"[" * 100_000),
-        "header-json.huge-number": assemble(b"9" * 10_000),
-        "header-schema.list": assemble([]),
-        "header-schema.missing-key": assemble({"tensors": [], "arrays": 0}),
-        "header-schema.metadata-list": assemble({"tensors": [], "arrays": 0, "metadata": []}),
-        "header-schema.duplicate-name": assemble(with_tensors(["w", "f4", [0]], ["w", "f4", [0]]), no_arrays),
-        **{f"header-schema.{what}": assemble(with_tensors(tensor), no_arrays) for what, tensor in listed.items()},
-        "limit.dimensions": assemble(with_tensors(["w", "f4", [1] * 9]), no_arrays),
-        "limit.elements": assemble(with_tensors(["w", "f4", [MAX_ELEMENTS, 2]]), no_arrays),
-        "limit.size-beside-a-zero": assemble(with_tensors(["w", "f4", [0, MAX_ELEMENTS + 1]]), no_arrays),
-        "ratio.arrays-claim-too-much": assemble(with_tensors(["w", "f8", [1 << 20]]), no_arrays),
-        "ratio.trits-claim-too-much": assemble(with_tensors(["w", "trits", [1 << 30], 1]), b"\0" + no_arrays),
-        "coverage.hole": assemble(empty, b"\0" + no_arrays),
-        "coverage.trailing-byte": assemble(empty, no_arrays + b"\0"),
-        "coverage.section-beyond-file": assemble(with_tensors(["w", "trits", [4], 99]), b"\0" + no_arrays),
-        "trits.too-long": assemble(with_tensors(["w", "trits", [1], 9]), bytes(9) + no_arrays),
-        "trits.too-short": assemble(with_tensors(["w", "trits", [9999], 1]), b"\x55" + no_arrays),
-        "arrays.not-deflated": assemble({"tensors": [], "arrays": 3, "metadata": {}}, b"\xff\xff\xff"),
-        "arrays.too-short": assemble(with_tensors(["w", "u1", [3]]), no_arrays),
-        "arrays.bool-of-2": assemble(
-            {"tensors": [["w", "b1", [1]]], "arrays": len(deflate(b"\2")), "metadata": {}}, deflate(b"\2")
+        "version.2": assemble(table(), prefix=MAGIC + b"\2\0\0\0"),
+        "version.unknown-section": assemble(table(), section(77, b"", flags=0, version=5)),
+        "version.unknown-coder": assemble(table(w), trits(varint(2) + varint(1) + varint(1), code=b"\0")),
+        "checksum.file": bytes(flipped),
+        "checksum.section": bytes(wrong_section) + section(0, struct.pack("<I", zlib.crc32(wrong_section))),
+        "checksum.end": good[:-1] + bytes([good[-1] ^ 1]),
+        "reserved.prefix": assemble(table(), prefix=MAGIC + b"\1\0\1\0"),
+        "reserved.flags": assemble(table(), section(77, b"", flags=3)),
+        "sections.none": assemble(),
+        "sections.hole": assemble(table(), b"\0"),
+        "sections.longer-than-file": assemble(table(), section(77, b"", flags=1, size=1 << 20)),
+        "sections.4-gb": assemble(table(), section(77, b"", flags=1, size=0xFFFFFFFF)),
+        "sections.metadata-first": assemble(metadata(b"{}"), table()),
+        "sections.metadata-late": assemble(table(), trits(), metadata(b"{}")),
+        "sections.two-tables": assemble(table(), table()),
+        "sections.two-ends": assemble(table(), section(0, bytes(4))),
+        "sections.optional-trits": assemble(table(), section(3, b"\0", flags=1)),
+        "text.too-short": assemble(section(1, text(b"x" * 500, code=b"\x55"))),
+        "text.too-long": assemble(section(1, text(b"\0", code=_core.encode_text(b"\0") + bytes(9)))),
+        "text.size-of-64-bits": assemble(section(1, b"\xff" * 10 + b"\1")),
+        "text.needless-byte": assemble(section(1, b"\x81\0" + _core.encode_text(b"\0"))),
+        "ratio.text-claims-too-much": assemble(section(1, text(b"", size=1 << 20))),
+        "limit.text": assemble(section(1, text(b"", size=_core.MAX_TEXT_BYTES + 1))),
+        "limit.tensors": assemble(table(count=_core.MAX_TENSORS + 1)),
+        "limit.name": with_row(row(b"n" * (_core.MAX_NAME_BYTES + 1), F4, 0, [0])),
+        "limit.axes": with_row(row(b"w", F4, 0, [1] * 9)),
+        "limit.elements": with_row(row(b"w", F4, 0, [_core.MAX_ELEMENTS, 2])),
+        "limit.size-beside-a-zero": with_row(row(b"w", F4, 0, [0, _core.MAX_ELEMENTS + 1])),
+        "limit.all-elements": with_row(*(row(b"%d" % i, TRITS, 0, [_core.MAX_ELEMENTS]) for i in range(5))),
+        "table.fewer-than-declared": assemble(table(count=1)),
+        "table.more-than-declared": assemble(table(row(b"w", F4, 0, [0]), count=0)),
+        "table.cut-off-name": assemble(section(1, text(b"\1\x09w"))),
+        "table.cut-off-shape": with_row(row(b"w", F4, 0, [], axes=2)),
+        "table.unknown-kind": with_row(row(b"w", 11, 0, [1])),
+        "table.unknown-scale": with_row(row(b"w", TRITS, 5, [1])),
+        "table.scale-of-floats": with_row(row(b"w", F4, 1, [1])),
+        "table.scale-per-filter-of-a-scalar": with_row(row(b"w", TRITS, 2, [])),
+        "table.int8-without-a-scale": with_row(row(b"w", INT8, 0, [1])),
+        "table.duplicate-name": assemble(table(*[row(b"w", F4, 0, [0])] * 2), arrays(2)),
+        "table.name-not-utf-8": assemble(table(row(b"\xff", F4, 0, [0])), arrays(1)),
+        "trits.too-long": assemble(table(w), trits(varint(0) + varint(1) + varint(9), code=bytes(9))),
+        "trits.too-short": assemble(
+            table(row(b"w", TRITS, 0, [9999])), trits(varint(0) + varint(1) + varint(1), code=b"\x55")
         ),
+        "trits.no-filters-a-chunk": assemble(table(w), trits(varint(0) + varint(0))),
+        "trits.too-many-filters-a-chunk": assemble(table(w), trits(varint(0) + varint(2) + varint(1), code=b"\0")),
+        "trits.empty-list": assemble(table(w), section(3, b"")),
+        **{
+            f"trits.{what}": assemble(table(w), trits(varint(1) + varint(1) + varint(len(code)), code=code))
+            for what, code in bad_fast.items()
+        },
+        "ratio.trits-claim-too-much": assemble(
+            table(row(b"w", TRITS, 0, [1 << 30])), trits(varint(0) + varint(1) + varint(1), code=b"\0")
+        ),
+        "ratio.many-small-claims": assemble(
+            table(*(row(b"%d" % i, TRITS, 0, [1 << 21]) for i in range(200))),
+            trits(*[varint(0) + varint(1) + varint(0)] * 200),
+        ),
+        "ratio.arrays-claim-too-much": assemble(table(row(b"w", F8, 0, [1 << 20])), arrays(1)),
+        "coverage.missing-trits": assemble(table(w)),
+        "coverage.missing-array": assemble(table(row(b"w", F4, 0, [1]))),
+        "coverage.more-trits-than-tensors": assemble(table(), trits(listed, code=small)),
+        "coverage.more-arrays-than-tensors": assemble(table(), arrays(1)),
+        "coverage.code-beyond-its-section": assemble(table(w), trits(varint(0) + varint(1) + varint(99), code=small)),
+        "coverage.bytes-after-the-code": assemble(table(w), trits(listed, code=small + b"\0")),
+        "arrays.empty-list": assemble(table(row(b"w", F4, 0, [1])), section(4, b"")),
+        "arrays.too-short": assemble(table(row(b"w", F4, 0, [1])), arrays(1, bytes(3))),
+        "arrays.too-long": assemble(table(row(b"w", F4, 0, [1])), arrays(1, bytes(9) + b"\0")),
+        "arrays.bytes-after-the-last": assemble(table(row(b"w", F4, 0, [0])), section(4, b"\1\0")),
+        "arrays.bool-of-2": assemble(table(row(b"w", BOOL, 0, [1])), arrays(1, b"\0\2")),
+        "metadata.not-json": assemble(table(), metadata(b"{")),
+        "metadata.not-utf-8": assemble(table(), metadata(b'"\xff"')),
+        "metadata.nan": assemble(table(), metadata(b'{"x":NaN}')),
+        "metadata.deep": assemble(table(), metadata(b"[" * 100_000)),
+        "metadata.huge-number": assemble(table(), metadata(b"9" * 10_000)),
+        "metadata.infinite-number": assemble(table(), metadata(b'{"x":1e999}')),
+        "metadata.list": assemble(table(), metadata(b"[]")),
     }
 
 
 def main() -> None:
     """Write all files."""
-    (FOLDER / "bad").mkdir(exist_ok=True)
+    bad = FOLDER / "bad"
+    bad.mkdir(exist_ok=True)
+    for old in bad.glob("*.sterna"):
+        old.unlink()
     (FOLDER / "good.sterna").write_bytes(encode(good_model()))
+    (FOLDER / "fast.sterna").write_bytes(encode(good_model(), coder="fast"))
     for name, data in bad_files().items():
-        (FOLDER / "bad" / f"{name}.sterna").write_bytes(data)
+        (bad / f"{name}.sterna").write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from sterna.cli.compress import compress
 from sterna.cli.evaluate import evaluate
 from sterna.cli.info import info
 from sterna.cli.inspect import inspect
+from sterna.cli.transcode import transcode
 
 _HELP = """\
 Sparse ternary vision models: small files, fast inference, kept accuracy.
@@ -75,5 +76,5 @@ def _options(
     del version
 
 
-for _command in (compress, evaluate, inspect, info):
+for _command in (compress, evaluate, inspect, transcode, info):
     app.command()(_command)

@@ -49,9 +49,9 @@ def evaluate(
       sterna evaluate model.sterna --split validation --json
       sterna evaluate model.sterna --data cifar10:/data/cifar-10-batches-bin
     """
-    from sterna.container import read
+    from sterna.container import SternaFile
 
-    metadata = read(file).metadata
+    metadata = SternaFile.open(file, whole_checksum=True).metadata
     from sterna.data import load_data
     from sterna.loading import load
     from sterna.tasks import classification
@@ -62,7 +62,9 @@ def evaluate(
     labels = list(splits.labels)
     same_labels = labels == metadata.get("labels", labels)
     chosen = getattr(splits, split.value)
-    measured = classification.evaluate(load(file), chosen, batch_size=batch_size, workers=config.workers)
+    with output.progress("load") as progress:
+        model = load(file, progress=progress)
+    measured = classification.evaluate(model, chosen, batch_size=batch_size, workers=config.workers)
     stored = metadata.get("metrics")
     stored = stored if isinstance(stored, dict) and isinstance(stored.get("top1"), int | float) else None
     comparable = stored is not None and stored.get("split", "test") == split.value

@@ -22,7 +22,9 @@ def inspect(
     """Show what is in a .sterna file and where its bytes are.
 
     Each tensor has a line with its zeros, bits a weight and bytes; the totals
-    follow. The whole file is checked. Needs neither PyTorch nor the model.
+    follow. Bytes of arrays and scales, which are compressed together, are
+    shared out by size. The whole file is checked. Needs neither PyTorch nor
+    the model.
 
     Examples:
       sterna inspect runs/digits_demo/digits_demo.sterna
@@ -30,12 +32,13 @@ def inspect(
     """
     from sterna.inspection import inspect as inspect_file
 
-    contents = inspect_file(file)
+    with output.progress("read") as progress:
+        contents = inspect_file(file, progress=progress)
     if as_json:
         output.print_json(asdict(contents))
         return
     table = output.table(
-        ("tensor", "shape", "kind", "scale", "zeros", "bits", "entropy", "bytes", "share"),
+        ("tensor", "shape", "kind", "scale", "zeros", "bits", "entropy", "coder", "bytes", "share"),
         numbers=("zeros", "bits", "entropy", "bytes", "share"),
     )
     for row in contents.rows:
@@ -47,6 +50,7 @@ def inspect(
             percent(row.sparsity),
             f"{row.bits_per_weight:.3f}",
             "" if row.entropy_bits_per_weight is None else f"{row.entropy_bits_per_weight:.3f}",
+            row.coder,
             f"{row.coded_bytes:,}",
             percent(row.share or None),
         )
@@ -66,9 +70,11 @@ def _totals(contents: Inspection) -> list[tuple[str, str]]:
     rows = [
         ("size", in_bytes(contents.file_bytes)),
         ("  trits", in_bytes(contents.trit_bytes)),
-        ("  arrays", f"{in_bytes(contents.array_bytes)} (scales, batch norms, layers in floating point; compressed)"),
-        ("  header", in_bytes(contents.header_bytes)),
-        ("  checksum", in_bytes(contents.checksum_bytes)),
+        (
+            "  arrays",
+            f"{in_bytes(contents.array_bytes)} (scales, batch norms, layers that are not ternary; compressed)",
+        ),
+        ("  header", f"{in_bytes(contents.header_bytes)} (names and shapes, metadata, checksums)"),
         ("parameters", f"{contents.parameters:,}, of them {contents.ternary_parameters:,} ternary"),
         ("zeros", f"{100 * contents.sparsity:.2f} % of the ternary parameters"),
         ("compression", f"{contents.compression_ratio:.1f}x against float32 ({in_bytes(contents.float32_bytes)})"),

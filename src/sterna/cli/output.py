@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from sterna.cli.text import printable
@@ -33,6 +35,17 @@ def stdout() -> Console:
 def stderr() -> Console:
     """A console for progress and notes."""
     return _Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error, where that is a terminal: call what is given with the work done and all work."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with Progress(console=stderr(), transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def table(columns: Iterable[str], *, numbers: Iterable[str] = (), title: str | None = None) -> Table:

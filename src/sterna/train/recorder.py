@@ -78,12 +78,19 @@ class Recorder:
             "metrics": file_metrics(metrics, split),
             "source_sha256": self.source_sha256,
         }
-        return convert(model, float_dtype=recipe.storage.float_dtype, metadata=metadata)
+        if recipe.model.license is not None:
+            metadata["license"] = recipe.model.license
+        storage = recipe.storage
+        return convert(model, float_dtype=storage.float_dtype, int8=storage.int8, metadata=metadata)
 
     def save_best(self, model: nn.Module, metrics: Mapping[str, float]) -> None:
         """Keep a model as the best so far; until the end of the run its file says how well it validates."""
         if self._log is not None:
-            save(self.convert(model, metrics, "validation"), self.best_path)
+            self.save(self.convert(model, metrics, "validation"), self.best_path)
+
+    def save(self, model: TernaryModel, path: Path) -> int:
+        """Write a model with the coder of the recipe, and return the size of its file in bytes."""
+        return save(model, path, coder=self.recipe.storage.coder)
 
     def read_best(self) -> TernaryModel:
         """The model that :meth:`save_best` has kept."""

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from sterna.config import Recipe
-from sterna.container import save, write_whole
+from sterna.container import write_whole
 from sterna.data import DataSplits, load_data
 from sterna.errors import CheckpointError, ConfigError, SternaError
 from sterna.loading import fill
@@ -194,9 +194,9 @@ def _finish(loop: TrainingLoop, recorder: Recorder, data: DataSplits, accelerato
         recipe = recorder.recipe
         last = recorder.convert(loop.result, validation, "validation")
         last, metrics = _measure(last, recipe, data, accelerator.device)
-        file_bytes = save(last, recorder.last_path)
+        file_bytes = recorder.save(last, recorder.last_path)
         best, best_metrics = _measure(recorder.read_best(), recipe, data, accelerator.device)
-        save(best, recorder.best_path)
+        recorder.save(best, recorder.best_path)
         if loop.baseline is None:
             raise RuntimeError("a run always passes the end of its dense phase")
         result = CompressResult(

@@ -1,0 +1,91 @@
+// libFuzzer target of the reader of files. All checksums of the input are made right first, so that what lies behind
+// them is reached; then everything in the file is decoded, in memory of the size that the reader has accepted.
+#include "core/container/reader.h"
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base/buffer.h"
+#include "core/container/crc32.h"
+#include "core/container/format.h"
+#include "fuzz/require.h"
+
+namespace {
+
+// Lawful, but not worth the fuzzer's time.
+constexpr std::uint64_t kMaxDecoded = std::uint64_t{1} << 22;
+
+void put_u32(std::uint8_t* at, std::uint32_t value) {
+    for (unsigned byte = 0; byte < 4; ++byte) at[byte] = static_cast<std::uint8_t>(value >> 8 * byte & 255);
+}
+
+// Walks over the sections as they declare themselves and puts the right checksum behind each.
+void make_checksums_right(std::uint8_t* bytes, std::size_t size) {
+    if (size < sterna::kPrefixBytes + sterna::kEndBytes) return;
+    const std::size_t end = size - sterna::kEndBytes;
+    constexpr std::size_t kFrame = sterna::kSectionHeaderBytes + sterna::kChecksumBytes;
+    for (std::size_t at = sterna::kPrefixBytes; end - at >= kFrame;) {
+        const std::uint8_t* const length = bytes + at + 4;
+        const std::uint64_t payload =
+            length[0] | std::uint64_t{length[1]} << 8 | std::uint64_t{length[2]} << 16 | std::uint64_t{length[3]} << 24;
+        if (payload > end - at - kFrame) break;
+        const std::size_t framed = sterna::kSectionHeaderBytes + static_cast<std::size_t>(payload);
+        put_u32(bytes + at + framed, sterna::crc32(bytes + at, framed));
+        at += framed + sterna::kChecksumBytes;
+    }
+    constexpr std::uint8_t kEnd[sterna::kSectionHeaderBytes] = {0, 0, 1, 0, 4, 0, 0, 0};
+    for (std::size_t i = 0; i < sizeof kEnd; ++i) bytes[end + i] = kEnd[i];
+    put_u32(bytes + end + sterna::kSectionHeaderBytes, sterna::crc32(bytes, end));
+    put_u32(bytes + size - 4, sterna::crc32(bytes + end, sterna::kSectionHeaderBytes + 4));
+}
+
+void read_trits(const sterna::Reader& reader) {
+    for (std::size_t i = 0; i < reader.trit_chunks().size(); ++i) {
+        const sterna::TritChunk& chunk = reader.trit_chunks()[i];
+        const std::uint64_t elements = reader.tensors()[chunk.tensor].elements;
+        require(chunk.begin + chunk.elements() <= elements);
+        if (elements > kMaxDecoded) continue;
+        sterna::Buffer<std::int8_t> trits;
+        require(trits.assign(static_cast<std::size_t>(elements), 0) == sterna::Status::kOk);
+        if (reader.read_trits(chunk, trits.data())) continue;
+        for (std::size_t k = 0; k < trits.size(); ++k) require(trits[k] >= -1 && trits[k] <= 1);
+    }
+}
+
+void read_arrays(const sterna::Reader& reader) {
+    for (std::size_t i = 0; i < reader.sections().size(); ++i) {
+        const sterna::SectionInfo& section = reader.sections()[i];
+        if (section.kind != static_cast<std::uint8_t>(sterna::SectionKind::kArrays)) continue;
+        std::uint64_t total = 0;
+        for (std::size_t k = 0; k < section.count; ++k) {
+            const sterna::KeptArray& array = reader.arrays()[section.first + k];
+            total += array.elements * array.width;
+        }
+        if (total > kMaxDecoded) continue;
+        sterna::Buffer<std::uint8_t> memory;
+        sterna::Buffer<std::uint8_t*> destinations;
+        require(memory.assign(static_cast<std::size_t>(total), 0) == sterna::Status::kOk);
+        std::uint8_t* next = memory.data();
+        for (std::size_t k = 0; k < section.count; ++k) {
+            const sterna::KeptArray& array = reader.arrays()[section.first + k];
+            require(destinations.push_back(next) == sterna::Status::kOk);
+            next += array.elements * array.width;
+        }
+        static_cast<void>(static_cast<bool>(reader.read_arrays(i, destinations.data())));
+    }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    sterna::Buffer<std::uint8_t> bytes;
+    for (std::size_t i = 0; i < size; ++i) require(bytes.push_back(data[i]) == sterna::Status::kOk);
+    for (const bool right : {false, true}) {
+        if (right) make_checksums_right(bytes.data(), bytes.size());
+        sterna::Reader reader;
+        if (reader.open(bytes.data(), bytes.size(), true)) continue;
+        read_trits(reader);
+        read_arrays(reader);
+    }
+    return 0;
+}

@@ -1,0 +1,7 @@
+"""The ``.sterna`` file: ``docs/format.md`` specifies every byte."""
+
+from sterna.container.files import synchronize_folder, write_whole
+from sterna.container.reader import SternaFile, decode, read
+from sterna.container.writer import Coder, encode, save
+
+__all__ = ["Coder", "SternaFile", "decode", "encode", "read", "save", "synchronize_folder", "write_whole"]
