@@ -1,21 +1,27 @@
-"""Bytes and speed of the trit coder beside general compressors, as Markdown tables.
+"""Bytes and speed of the coders of trits beside general compressors and NNC, as Markdown tables.
 
     python benchmarks/codec.py                          the EC2T networks in STERNA_DATA
     python benchmarks/codec.py a.sterna b.safetensors
+    python benchmarks/codec.py --nncodec nnc/bin/python
 
 A ``.safetensors`` network counts its tensors of exactly three values, one of them zero. The general compressors get all
-trits of a network in one piece, four to a byte; ours and the zero-order entropy are sums over tensors. ``zstd`` needs
-the package ``zstandard``.
+trits of a network in one piece, four to a byte; ours, NNC and the zero-order entropy are sums over tensors. ``zstd``
+and ``brotli`` need the packages ``zstandard`` and ``brotli``. NNC (ISO/IEC 15938-17) is measured with the package
+``nncodec`` in an environment of its own, whose interpreter ``--nncodec`` names: it gets the trits as int32 tensors,
+without quantization.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import lzma
 import os
 import platform
+import subprocess
+import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,10 +30,28 @@ import numpy.typing as npt
 
 from sterna import _core
 from sterna.container import read
+from sterna.container.layout import CODERS
 from sterna.inspection import trit_entropy
 from sterna.ternary_model import TernaryTensor
 
 Trits = npt.NDArray[np.int8]
+
+_NNCODEC = """
+import contextlib, io, json, os, sys, time
+import numpy as np, nncodec.nnc as nnc
+folder = sys.argv[1]
+with np.load(os.path.join(folder, "trits.npz")) as stored:
+    tensors = {name: stored[name].astype(np.int32) for name in stored.files}
+path = os.path.join(folder, "out.nnc")
+with contextlib.redirect_stdout(io.StringIO()):
+    start = time.perf_counter()
+    nnc.compress(tensors, bitstream_path=path, use_dq=False)
+    middle = time.perf_counter()
+    decoded = nnc.decompress(path)
+    end = time.perf_counter()
+assert all(np.array_equal(np.asarray(decoded[name]), tensors[name]) for name in tensors)
+print(json.dumps([os.path.getsize(path), middle - start, end - middle]))
+"""
 
 
 def trits_of(path: Path) -> list[Trits]:
@@ -47,14 +71,33 @@ def pack(tensors: list[Trits]) -> bytes:
 
 def compressors() -> dict[str, Callable[[bytes], bytes]]:
     found: dict[str, Callable[[bytes], bytes]] = {
-        "zlib -9": lambda data: zlib.compress(data, 9),
+        "gzip -9": lambda data: gzip.compress(data, 9, mtime=0),
         "xz -9e": lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
     }
     try:
         import zstandard
+
+        found["zstd -19"] = zstandard.ZstdCompressor(level=19).compress
     except ModuleNotFoundError:
-        return found
-    return {**found, "zstd -22": zstandard.ZstdCompressor(level=22).compress}
+        pass
+    try:
+        import brotli
+
+        found["brotli 11"] = lambda data: brotli.compress(data, quality=11)
+    except ModuleNotFoundError:
+        pass
+    return found
+
+
+def nncodec(python: Path, tensors: list[Trits], repeats: int) -> tuple[int, float, float]:
+    """Bytes, and the shortest seconds to encode and to decode."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "trits.npz", **{f"t{n:03d}.weight": trits for n, trits in enumerate(tensors)})
+        runs = [
+            json.loads(subprocess.run([python, "-c", _NNCODEC, folder], check=True, capture_output=True).stdout)
+            for _ in range(repeats)
+        ]
+    return runs[0][0], min(run[1] for run in runs), min(run[2] for run in runs)
 
 
 def best_seconds(work: Callable[[], object], repeats: int) -> float:
@@ -66,33 +109,53 @@ def best_seconds(work: Callable[[], object], repeats: int) -> float:
     return min(seconds)
 
 
-def row(path: Path, repeats: int) -> list[str]:
+def coded_by(coder: str, tensors: list[Trits], repeats: int) -> tuple[int, float, float]:
+    """Bytes, and the shortest seconds to encode and to decode; the trits must come back."""
+    number = CODERS.index(coder)
+    coded = [np.frombuffer(_core.encode_trits(trits, number), np.uint8) for trits in tensors]
+    outputs = [np.empty_like(trits) for trits in tensors]
+
+    def decode() -> None:
+        for data, output in zip(coded, outputs, strict=True):
+            _core.decode_trits(data, output, number)
+
+    decoding = best_seconds(decode, repeats)
+    if not all(map(np.array_equal, outputs, tensors)):
+        raise SystemExit(f"the trits that came back from {coder} are others")
+    encoding = best_seconds(lambda: [_core.encode_trits(trits, number) for trits in tensors], repeats)
+    return sum(data.size for data in coded), encoding, decoding
+
+
+def rows(path: Path, repeats: int, nncodec_python: Path | None) -> list[list[str]]:
     tensors = trits_of(path)
     weights = sum(trits.size for trits in tensors)
     if weights == 0:
         raise SystemExit(f"{path} has no ternary tensors")
-    coded = [_core.encode_trits(trits) for trits in tensors]
-    pairs = list(zip(coded, tensors, strict=True))
-    if not all(np.array_equal(_core.decode_trits(data, trits.shape), trits) for data, trits in pairs):
-        raise SystemExit(f"{path}: the trits that came back are others")
-    encode = best_seconds(lambda: [_core.encode_trits(trits) for trits in tensors], repeats)
-    decode = best_seconds(lambda: [_core.decode_trits(data, trits.shape) for data, trits in pairs], repeats)
-    total = sum(map(len, coded))
-    entropy = sum(trit_entropy(TernaryTensor(trits)) * trits.size / 8 for trits in tensors)
     zeros = 1 - sum(np.count_nonzero(trits) for trits in tensors) / weights
     packed = pack(tensors)
-    others = [f"{len(compress(packed)):,}" for compress in compressors().values()]
+    entropy = sum(trit_entropy(TernaryTensor(trits)) * trits.size / 8 for trits in tensors)
+    sizes: dict[str, tuple[float, float | None, float | None]] = {"zero-order entropy": (entropy, None, None)}
+    sizes |= {f"2-bit + {name}": (len(compress(packed)), None, None) for name, compress in compressors().items()}
+    if nncodec_python is not None:
+        sizes["nncodec"] = nncodec(nncodec_python, tensors, min(repeats, 3))
+    best = min(size for size, *_ in sizes.values())
+    sizes |= {f"**{coder}**": coded_by(coder, tensors, repeats) for coder in CODERS}
+
+    def rate(seconds: float | None) -> str:
+        return f"{weights / seconds / 1e6:.1f}" if seconds else ""
+
+    head = f"{path.stem} ({weights:,} weights, {100 * zeros:.1f} % zeros)"
     return [
-        path.stem,
-        f"{weights:,}",
-        f"{100 * zeros:.1f}",
-        f"{entropy:,.0f}",
-        *others,
-        f"{total:,}",
-        f"{8 * total / weights:.3f}",
-        f"{total / entropy:.3f}",
-        f"{weights / encode / 1e6:.1f}",
-        f"{weights / decode / 1e6:.1f}",
+        [
+            head if not n else "",
+            name,
+            f"{size:,.0f}",
+            f"{8 * size / weights:.3f}",
+            f"{size / best:.3f}",
+            rate(encoding),
+            rate(decoding),
+        ]
+        for n, (name, (size, encoding, decoding)) in enumerate(sizes.items())
     ]
 
 
@@ -100,18 +163,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", type=Path, help=".sterna or .safetensors files")
     parser.add_argument("--repeats", type=int, default=5, help="timings to take the best of")
+    parser.add_argument("--nncodec", type=Path, metavar="PYTHON", help="interpreter of an environment with nncodec")
     arguments = parser.parse_args()
     folder = Path(os.environ.get("STERNA_DATA", ".data")) / "weights"
     networks = arguments.networks or sorted(folder.glob("ec2t_*.safetensors"))
     if not networks:
         parser.error(f"no networks given, and no ec2t_*.safetensors in {folder}")
-    columns = ["network", "weights", "zeros %", "entropy B", *(f"{name} B" for name in compressors()), "Sterna B"]
-    columns += ["bits/weight", "of entropy", "encode M/s", "decode M/s"]
+    columns = ["network", "coder", "bytes", "bits/weight", "of the best other", "encode M/s", "decode M/s"]
     print(f"{platform.machine()}, one thread, Python {platform.python_version()}; M/s: million weights a second\n")
     print(f"| {' | '.join(columns)} |")
-    print(f"|---{'|--:' * (len(columns) - 1)}|")
+    print(f"|---|---{'|--:' * (len(columns) - 2)}|")
     for path in networks:
-        print(f"| {' | '.join(row(path, arguments.repeats))} |", flush=True)
+        for row in rows(path, arguments.repeats, arguments.nncodec):
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

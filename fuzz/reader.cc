@@ -1,11 +1,15 @@
-// libFuzzer target of the reader of files. All checksums of the input are made right first, so that what lies behind
-// them is reached; then everything in the file is decoded, in memory of the size that the reader has accepted.
+// libFuzzer target of the reader of files. A first byte that is odd means a file in parts: two bytes with the length of
+// the table of tensors, the table as plain bytes, and the sections after it; an even one means a file as it is. All
+// checksums are made right, so that what lies behind them is reached; then everything in the file is decoded, in memory
+// of the size that the reader has accepted.
 #include "core/container/reader.h"
 
 #include <cstddef>
 #include <cstdint>
 
 #include "core/base/buffer.h"
+#include "core/base/varint.h"
+#include "core/codec/text_coder.h"
 #include "core/container/crc32.h"
 #include "core/container/format.h"
 #include "fuzz/require.h"
@@ -75,17 +79,45 @@ void read_arrays(const sterna::Reader& reader) {
     }
 }
 
+void append(sterna::Buffer<std::uint8_t>& bytes, const std::uint8_t* data, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) require(bytes.push_back(data[i]) == sterna::Status::kOk);
+}
+
+// A file with this table of tensors and these sections after it; checksums are still to be made.
+void build(const std::uint8_t* table, std::size_t table_size, const std::uint8_t* rest, std::size_t rest_size,
+           sterna::Buffer<std::uint8_t>& file) {
+    constexpr std::uint8_t kRoom[sterna::kEndBytes] = {};
+    constexpr std::uint8_t kHead[] = {1, 0, 0, 0, 1, 0, 1, 0};  // version, reserved, then kind, flags, version
+    sterna::Buffer<std::uint8_t> payload;
+    require(sterna::put_varint(table_size, payload) == sterna::Status::kOk);
+    require(sterna::encode_text(table, table_size, payload) == sterna::Status::kOk);
+    append(file, sterna::kMagic.data(), sterna::kMagic.size());
+    append(file, kHead, sizeof kHead);
+    append(file, kRoom, 4);
+    put_u32(file.data() + file.size() - 4, static_cast<std::uint32_t>(payload.size()));
+    append(file, payload.data(), payload.size());
+    append(file, kRoom, sterna::kChecksumBytes);
+    append(file, rest, rest_size);
+    append(file, kRoom, sterna::kEndBytes);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    if (size < 3) return 0;
     sterna::Buffer<std::uint8_t> bytes;
-    for (std::size_t i = 0; i < size; ++i) require(bytes.push_back(data[i]) == sterna::Status::kOk);
-    for (const bool right : {false, true}) {
-        if (right) make_checksums_right(bytes.data(), bytes.size());
-        sterna::Reader reader;
-        if (reader.open(bytes.data(), bytes.size(), true)) continue;
-        read_trits(reader);
-        read_arrays(reader);
+    if ((data[0] & 1) != 0) {
+        const std::size_t table_size = data[1] + data[2] * 256u;
+        if (table_size > size - 3) return 0;
+        build(data + 3, table_size, data + 3 + table_size, size - 3 - table_size, bytes);
+        make_checksums_right(bytes.data(), bytes.size());
+    } else {
+        append(bytes, data + 1, size - 1);
+        if ((data[0] & 2) != 0) make_checksums_right(bytes.data(), bytes.size());
     }
+    sterna::Reader reader;
+    if (reader.open(bytes.data(), bytes.size(), true)) return 0;
+    read_trits(reader);
+    read_arrays(reader);
     return 0;
 }

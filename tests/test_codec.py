@@ -18,6 +18,7 @@ from sterna.inspection import trit_entropy
 from sterna.reference import mixing
 from sterna.reference.fast_coder import decode_fast
 from sterna.reference.small_coder import decode_small
+from sterna.reference.smallest_coder import decode_smallest
 from sterna.ternary_model import TernaryTensor
 
 SHAPES = st.lists(st.integers(0, 5), max_size=8).filter(lambda shape: math.prod(shape) <= 600).map(tuple)
@@ -30,8 +31,8 @@ def random_trits(shape: Sequence[int], sparsity: float, seed: int) -> npt.NDArra
     return np.asarray(np.where(random.random(tuple(shape)) < sparsity, 0, signs), np.int8)
 
 
-CODERS = {"small": 0, "fast": 1}
-REFERENCES = {"small": decode_small, "fast": decode_fast}
+CODERS = {"small": 0, "fast": 1, "smallest": 2}
+REFERENCES = {"small": decode_small, "fast": decode_fast, "smallest": decode_smallest}
 
 
 def encode(trits: npt.NDArray[np.int8], coder: str = "small") -> bytes:
@@ -60,16 +61,17 @@ def test_any_shape_and_sparsity_survives_both_decoders(
     np.testing.assert_array_equal(REFERENCES[coder](coded, shape), trits)
 
 
+@pytest.mark.parametrize("coder", ["small", "smallest"])
 @given(data=st.binary(max_size=60), shape=SHAPES)
 @settings(deadline=None)
-def test_both_decoders_of_small_do_the_same_with_any_bytes(data: bytes, shape: tuple[int, ...]) -> None:
+def test_both_decoders_do_the_same_with_any_bytes(coder: str, data: bytes, shape: tuple[int, ...]) -> None:
     try:
-        expected = decode_small(data, shape)
+        expected = REFERENCES[coder](data, shape)
     except ValueError:
         with pytest.raises(ValueError, match=r"coded bytes|bytes are left"):
-            decode(data, shape)
+            decode(data, shape, coder)
     else:
-        np.testing.assert_array_equal(decode(data, shape), expected)
+        np.testing.assert_array_equal(decode(data, shape, coder), expected)
 
 
 @given(data=st.data(), shape=SHAPES, sparsity=SPARSITIES)
@@ -110,6 +112,8 @@ def test_equal_trits_give_equal_bytes_whatever_their_memory_layout() -> None:
         ("small", (64, 64, 3, 3), 0.012),
         ("small", (200, 200), 0.012),
         ("small", (100, 100), 0.02),
+        ("smallest", (64, 64, 3, 3), 0.006),
+        ("smallest", (100, 100), 0.012),
         ("fast", (256, 256, 3, 3), 0.005),
         ("fast", (1000, 500), 0.005),
         ("fast", (64, 64, 3, 3), 0.03),
@@ -189,7 +193,7 @@ def test_bytes_after_the_code_are_refused(coder: str) -> None:
 
 def test_a_number_that_names_no_coder_is_refused() -> None:
     with pytest.raises(ValueError, match="no coder"):
-        _core.encode_trits(np.zeros(3, np.int8), 2)
+        _core.encode_trits(np.zeros(3, np.int8), 3)
 
 
 # Bytes of the 18 ternary layers of the EC2T networks, of their zero-order entropy, and what we promise.
@@ -208,6 +212,7 @@ def test_real_networks_cost_less_than_promised(data_root: Path, zeros: int, prom
     assert total["small"] <= promised
     assert total["small"] < 0.9 * sum(map(entropy_bytes, layers))
     assert total["fast"] < 1.09 * total["small"]
+    assert total["smallest"] < 0.993 * total["small"]
 
 
 def test_the_tables_of_the_reference_are_what_the_specification_says() -> None:

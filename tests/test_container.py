@@ -94,13 +94,13 @@ MODELS = st.builds(
 )
 
 
-@given(MODELS, st.sampled_from(["small", "fast", "auto"]))
+@given(MODELS, st.sampled_from(["small", "fast", "smallest", "auto"]))
 @settings(deadline=None)
 def test_any_model_comes_back_equal(model: TernaryModel, coder: Coder) -> None:
     assert_equal(decode(encode(model, coder=coder)), model)
 
 
-@given(MODELS, st.sampled_from(["small", "fast"]))
+@given(MODELS, st.sampled_from(["small", "fast", "smallest"]))
 @settings(deadline=None, max_examples=10)
 def test_the_reference_decodes_any_model(model: TernaryModel, coder: Coder) -> None:
     assert_equal(reference.decode(encode(model, coder=coder)), model)
@@ -124,7 +124,7 @@ def test_big_endian_and_strided_arrays_are_stored_by_value() -> None:
     np.testing.assert_array_equal(restored, values)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["good", "fast"])
+@pytest.mark.parametrize("name", ["good", "fast", "smallest"])
 def test_the_good_golden_files_decode_to_their_model(name: str) -> None:
     data = (GOLDEN / f"{name}.sterna").read_bytes()
     assert_equal(decode(data), good_model())
@@ -134,6 +134,7 @@ def test_the_good_golden_files_decode_to_their_model(name: str) -> None:
 def test_the_golden_model_encodes_to_the_bytes_of_its_files() -> None:
     assert encode(good_model()) == (GOLDEN / "good.sterna").read_bytes()
     assert encode(good_model(), coder="fast") == (GOLDEN / "fast.sterna").read_bytes()
+    assert encode(good_model(), coder="smallest") == (GOLDEN / "smallest.sterna").read_bytes()
 
 
 @pytest.mark.parametrize("path", BAD_FILES, ids=lambda path: path.stem)
@@ -180,7 +181,7 @@ def test_the_example_of_the_specification_decodes_to_what_it_says() -> None:
 @given(st.data())
 @settings(deadline=None, max_examples=200)
 def test_a_damaged_section_with_right_checksums_is_refused_or_gives_a_model(data: st.DataObject) -> None:
-    good = (GOLDEN / data.draw(st.sampled_from(["good.sterna", "fast.sterna"]))).read_bytes()
+    good = (GOLDEN / data.draw(st.sampled_from(["good.sterna", "fast.sterna", "smallest.sterna"]))).read_bytes()
     sections = []
     at = PREFIX.size
     while at < len(good) - 16:
@@ -418,7 +419,7 @@ def large_model() -> TernaryModel:
     )
 
 
-@pytest.mark.parametrize("coder", ["small", "fast"])
+@pytest.mark.parametrize("coder", ["small", "fast", "smallest"])
 def test_threads_and_chunks_change_nothing(coder: Coder, tmp_path: Path) -> None:
     model = large_model()
     seen: list[tuple[int, int]] = []
@@ -441,7 +442,7 @@ def test_writing_never_holds_the_whole_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_unknown_coder_is_refused() -> None:
-    with pytest.raises(SternaError, match="coder must be one of small, fast, auto, got 'zip'"):
+    with pytest.raises(SternaError, match="coder must be one of small, fast, smallest, auto, got 'zip'"):
         encode(TernaryModel({}), coder="zip")  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from sterna.ternary_model import TernaryModel, TernaryTensor
 from sterna.transcoding import transcode
 
 
-@pytest.mark.parametrize("coder", ["small", "fast", "auto"])
+@pytest.mark.parametrize("coder", ["small", "fast", "smallest", "auto"])
 def test_the_model_is_the_same_in_every_coder(coder: Coder, tmp_path: Path) -> None:
     save(good_model(), tmp_path / "a.sterna", coder="fast")
     result = transcode(tmp_path / "a.sterna", tmp_path / "b.sterna", coder=coder)

@@ -57,7 +57,11 @@ class ByteModel {
     }
 
   private:
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // so that a fuzzer does not spend its time on clearing tables
+    static constexpr unsigned kTableBits = 8;
+#else
     static constexpr unsigned kTableBits = 16;
+#endif
     static constexpr std::int32_t kWeight = 20000;
     static constexpr int kSlots = static_cast<int>(N) + 1;
 

@@ -2,6 +2,7 @@
 
 #include "core/codec/mixing.h"
 #include "core/codec/range_coder.h"
+#include "core/codec/trit_stream.h"
 
 namespace sterna {
 namespace {
@@ -51,11 +52,9 @@ class TritModel {
     explicit TritModel(Coder& coder) : coder_(coder) {}
 
     Status prepare(std::uint64_t channels) {
-        if (const Status status = zero_channel_.assign(index(static_cast<std::int64_t>(channels)), Counter{});
-            status != Status::kOk) {
-            return status;
-        }
-        return sign_channel_.assign(index(static_cast<std::int64_t>(channels)), Counter{});
+        const auto counters = static_cast<std::size_t>(channel_counters(channels));
+        if (const Status status = zero_channel_.assign(counters, Counter{}); status != Status::kOk) return status;
+        return sign_channel_.assign(counters, Counter{});
     }
 
     void start_filter() { zero_filter_ = Counter{}; }
@@ -80,7 +79,7 @@ class TritModel {
         const int signs = (((n.l + 1) * 3 + n.u + 1) * 3 + n.ur + 1) * 3 + n.ul + 1;
         zero_mixer_.set(0, &zero_flags_[index(position * 8 + flags)]);
         zero_mixer_.set(1, &zero_count_[index(position * kCounts + nonzeros_)]);
-        zero_mixer_.set(2, &zero_channel_[index(static_cast<std::int64_t>(channel))]);
+        zero_mixer_.set(2, &zero_channel_[static_cast<std::size_t>(channel % kChannelCounters)]);
         zero_mixer_.set(3, &zero_filter_);
         zero_mixer_.set(4, &zero_signs_[index(signs)]);
         return zero_mixer_.code(coder_, bit);
@@ -92,7 +91,7 @@ class TritModel {
         set_mirrored(1, sign_far_.data(), n.l * 27 + n.u * 9 + n.ll * 3 + n.uu);
         set_mirrored(2, sign_last_.data(), last_sign_ * 27 + near);
         set_mirrored(3, sign_wide_.data(), near * 9 + n.ul * 3 + n.uu);
-        sign_mixer_.set(4, &sign_channel_[index(static_cast<std::int64_t>(channel))]);
+        sign_mixer_.set(4, &sign_channel_[static_cast<std::size_t>(channel % kChannelCounters)]);
         sign_mixer_.set(5, &sign_position_[index(position)]);
         return sign_mixer_.code(coder_, bit);
     }
@@ -178,20 +177,6 @@ template <class Coder, class Source>
 Status walk(Coder& coder, const KernelShape& shape, Source& trits) {
     return shape.rows * shape.columns == 1 ? walk_matrix(coder, shape, trits) : walk_kernels(coder, shape, trits);
 }
-
-// Where an encoder takes trits from.
-struct EncoderSource {
-    const std::int8_t* trits;
-    int get(std::uint64_t at) const { return trits[at]; }
-    void put(std::uint64_t, std::int8_t) const {}
-};
-
-// Where a decoder puts them.
-struct DecoderSink {
-    std::int8_t* trits;
-    int get(std::uint64_t) const { return 0; }
-    void put(std::uint64_t at, std::int8_t trit) const { trits[at] = trit; }
-};
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include "core/codec/fast_coder.h"
 #include "core/codec/small_coder.h"
+#include "core/codec/smallest_coder.h"
 
 namespace sterna {
 
@@ -15,6 +16,8 @@ Status encode_trits(TritCoder coder, const std::int8_t* trits, const KernelShape
             return encode_trits_small(trits, shape, bytes);
         case TritCoder::kFast:
             return encode_trits_fast(trits, shape, bytes);
+        case TritCoder::kSmallest:
+            return encode_trits_smallest(trits, shape, bytes);
     }
     return Status::kUnknownCoder;
 }
@@ -26,6 +29,8 @@ Status decode_trits(TritCoder coder, const std::uint8_t* bytes, std::size_t size
             return decode_trits_small(bytes, size, shape, trits);
         case TritCoder::kFast:
             return decode_trits_fast(bytes, size, shape, trits);
+        case TritCoder::kSmallest:
+            return decode_trits_smallest(bytes, size, shape, trits);
     }
     return Status::kUnknownCoder;
 }

@@ -13,10 +13,11 @@
 namespace sterna {
 
 enum class TritCoder : std::uint8_t {
-    kSmall = 0,  // learns from contexts: for size
-    kFast = 1,   // static tables: for load time
+    kSmall = 0,     // learns from contexts: for size
+    kFast = 1,      // static tables: for load time
+    kSmallest = 2,  // learns from more contexts: for size above all
 };
-inline constexpr std::uint8_t kNumTritCoders = 2;
+inline constexpr std::uint8_t kNumTritCoders = 3;
 
 // What no coder exceeds: a byte of code stands for at most so many trits.
 inline constexpr std::uint64_t kMaxTritsPerByte = 32768;

@@ -138,8 +138,9 @@ class StorageConfig(_Frozen):
         default=(),
         description="patterns of layers that are not ternary and are kept in int8, with a scale for each filter",
     )
-    coder: Literal["small", "fast", "auto"] = Field(
-        default="small", description="of the trits: for size, for load time, or chosen for each tensor"
+    coder: Literal["small", "fast", "smallest", "auto"] = Field(
+        default="small",
+        description="of the trits: for size, for load time, for size above all, or chosen for each tensor",
     )
 
 

@@ -1,9 +1,9 @@
 """Make the golden files of the container: ``python tests/golden/make_golden.py``.
 
-``good.sterna`` holds one tensor of every kind and granularity, ``fast.sterna`` the same in coder ``fast``.
-``bad/CAUSE.WHAT.sterna`` breaks one rule, and its checksums are right unless a checksum is the rule, so that each file
-is refused for the cause in its name. The files are committed: run this only when the format gets a new version, and keep
-the old ones under another name.
+``good.sterna`` holds one tensor of every kind and granularity, ``fast.sterna`` and ``smallest.sterna`` the same in
+the other coders. ``bad/CAUSE.WHAT.sterna`` breaks one rule, and its checksums are right unless a checksum is the rule, so
+that each file is refused for the cause in its name. The files are committed: run this only when the format gets a new
+version, and keep the old ones under another name.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def bad_files() -> dict[str, bytes]:
         "magic.text-file": b"hello, this is a text file\n",
         "version.2": assemble(table(), prefix=MAGIC + b"\2\0\0\0"),
         "version.unknown-section": assemble(table(), section(77, b"", flags=0, version=5)),
-        "version.unknown-coder": assemble(table(w), trits(varint(2) + varint(1) + varint(1), code=b"\0")),
+        "version.unknown-coder": assemble(table(w), trits(varint(3) + varint(1) + varint(1), code=b"\0")),
         "checksum.file": bytes(flipped),
         "checksum.section": bytes(wrong_section) + section(0, struct.pack("<I", zlib.crc32(wrong_section))),
         "checksum.end": good[:-1] + bytes([good[-1] ^ 1]),
@@ -208,6 +208,7 @@ def main() -> None:
         old.unlink()
     (FOLDER / "good.sterna").write_bytes(encode(good_model()))
     (FOLDER / "fast.sterna").write_bytes(encode(good_model(), coder="fast"))
+    (FOLDER / "smallest.sterna").write_bytes(encode(good_model(), coder="smallest"))
     for name, data in bad_files().items():
         (bad / f"{name}.sterna").write_bytes(data)
 

@@ -35,7 +35,7 @@ SCALED_INT8 = TRITS + 1
 SCALE_KINDS = (None, ("f2", 0), ("f2", 1), ("f4", 0), ("f4", 1))
 
 # Coders of trits by their numbers.
-CODERS = ("small", "fast")
+CODERS = ("small", "fast", "smallest")
 
 
 def varint(value: int) -> bytes:

@@ -17,12 +17,13 @@ import numpy.typing as npt
 from sterna.reference.byte_coder import decode_numbers, decode_text, read_varint
 from sterna.reference.fast_coder import decode_fast
 from sterna.reference.small_coder import decode_small, kernel_shape
+from sterna.reference.smallest_coder import decode_smallest
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
 
 KINDS = ("b1", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 TRITS, SCALED_INT8 = 9, 10
 SCALES = (None, ("f2", 0), ("f2", 1), ("f4", 0), ("f4", 1))
-CODERS = (decode_small, decode_fast)
+CODERS = (decode_small, decode_fast, decode_smallest)
 NUMBERS_PER_CHUNK = 1 << 18
 
 
