@@ -1,9 +1,9 @@
 """Make the golden files of the container: ``python tests/golden/make_golden.py``.
 
 ``good.sterna`` holds one tensor of every kind and granularity, ``fast.sterna`` and ``smallest.sterna`` the same in
-the other coders. ``bad/CAUSE.WHAT.sterna`` breaks one rule, and its checksums are right unless a checksum is the rule, so
-that each file is refused for the cause in its name. The files are committed: run this only when the format gets a new
-version, and keep the old ones under another name.
+the other coders. ``bad/CAUSE.WHAT.sterna`` breaks one rule, and its checksums are right unless a checksum is the rule,
+so that each file is refused for the cause in its name. The files are committed: run this only when the format gets
+a new version, and keep the old ones under another name.
 """
 
 from __future__ import annotations
