@@ -210,6 +210,13 @@ def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         compress(digits_recipe(), tmp_path / "file" / "run", progress=False)
 
 
+def test_an_int8_pattern_that_matches_nothing_is_refused_before_training(tmp_path: Path) -> None:
+    recipe = digits_recipe(storage={"int8": ("nowhere",)})
+    with pytest.raises(ConfigError, match=r"storage\.int8: pattern 'nowhere' matches no layer"):
+        compress(recipe, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
 def test_a_full_disk_at_the_very_end_is_one_line(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()

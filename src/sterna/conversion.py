@@ -86,7 +86,7 @@ def convert(
 
     ordered: dict[str, StoredTensor] = {}
     state = plain_state(model)
-    quantized = _int8_weights(state, tensors, int8)
+    quantized = int8_weights(model, int8)
     for name, value in state.items():
         owner, _, leaf = name.rpartition(".")
         if name in tensors:
@@ -113,15 +113,23 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _int8_weights(
-    state: Mapping[str, Tensor], tensors: Mapping[str, StoredTensor], patterns: Sequence[str]
-) -> set[str]:
-    """Names of the weights of the layers that the patterns select."""
+def int8_weights(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    """Names of the weights that :func:`convert` keeps in int8.
+
+    Args:
+        model: a prepared model.
+        patterns: of layers that are not ternary.
+
+    Raises:
+        ConfigError: a pattern matches no layer in floating point.
+    """
+    ternary = ternary_layers(model)
     owners = {
         name.rpartition(".")[0]: name
-        for name, value in state.items()
-        if name.endswith("weight") and name not in tensors and value.is_floating_point() and value.ndim >= 2
+        for name, value in model.state_dict().items()
+        if name.endswith(".weight") and value.is_floating_point() and value.ndim >= 2
     }
+    owners = {owner: name for owner, name in owners.items() if owner not in ternary}
     for pattern in patterns:
         if not any(fnmatchcase(owner, pattern) for owner in owners):
             known = ", ".join(repr(owner) for owner in owners) or "none"

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from sterna.container import SternaFile
-from sterna.container.layout import Section
-from sterna.container.reader import Progress
+from sterna.container.layout import Progress, Section
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
 
 _FLOAT32_BYTES = 4

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna.container import Coder, SternaFile, read, save
-from sterna.container.reader import Progress
+from sterna.container.layout import Progress
 from sterna.errors import SternaError
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
 
@@ -58,9 +58,17 @@ def transcode(
     tensors = {name: _with_floats(tensor, float_dtype) for name, tensor in model.tensors.items()}
     kept = tuple(name for name, tensor in tensors.items() if _float_type(tensor) == np.float32)
     changed = TernaryModel(tensors, model.metadata)
-    file_bytes = save(changed, target, coder=coder, progress=progress)
-    if not _equal(changed, read(target)):
-        raise SternaError(f"{Path(target)} does not read back as what was written: keep the source, and report this")
+    # Read back before it takes the place of anything: the target may be the source.
+    unproven = Path(f"{os.fspath(target)}.transcoded")
+    try:
+        file_bytes = save(changed, unproven, coder=coder, progress=progress)
+        if not _equal(changed, read(unproven)):
+            raise SternaError(f"{target} would not read back as what is written: nothing was changed; report this")
+        unproven.replace(target)
+    except OSError as error:
+        raise SternaError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        unproven.unlink(missing_ok=True)
     return Transcoded(source_bytes, file_bytes, kept if float_dtype == "float16" else ())
 
 

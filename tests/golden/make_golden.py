@@ -190,6 +190,7 @@ def bad_files() -> dict[str, bytes]:
         "arrays.too-long": assemble(table(row(b"w", F4, 0, [1])), arrays(1, bytes(9) + b"\0")),
         "arrays.bytes-after-the-last": assemble(table(row(b"w", F4, 0, [0])), section(4, b"\1\0")),
         "arrays.bool-of-2": assemble(table(row(b"w", BOOL, 0, [1])), arrays(1, b"\0\2")),
+        "metadata.empty": assemble(table(), metadata(b"")),
         "metadata.not-json": assemble(table(), metadata(b"{")),
         "metadata.not-utf-8": assemble(table(), metadata(b'"\xff"')),
         "metadata.nan": assemble(table(), metadata(b'{"x":NaN}')),

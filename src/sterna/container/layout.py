@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 
 from sterna import _core
@@ -36,6 +37,10 @@ SCALE_KINDS = (None, ("f2", 0), ("f2", 1), ("f4", 0), ("f4", 1))
 
 # Coders of trits by their numbers.
 CODERS = ("small", "fast", "smallest")
+
+
+# Called with the work done so far and all work.
+Progress = Callable[[int, int], None]
 
 
 def varint(value: int) -> bytes:

@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sterna import _core
-from sterna.container.layout import ARRAY_KINDS, CODERS, SCALE_KINDS, SCALED_INT8, TRITS
+from sterna.container.layout import ARRAY_KINDS, CODERS, SCALE_KINDS, SCALED_INT8, TRITS, Progress, Section
 from sterna.errors import FormatError, SternaError
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
-
-Progress = Callable[[int, int], None]
 
 # Smaller files are read into memory: one that is cut short meanwhile then does no harm.
 _MAPPED_BYTES = 1 << 20
@@ -179,11 +177,12 @@ class SternaFile:
         return entries
 
     def _read_metadata(self) -> dict[str, Any]:
-        text = self._reader.metadata()
-        if not text:
+        if not any(kind == Section.METADATA for kind, *_ in self.sections):
             return {}
         try:
-            metadata = json.loads(text.decode(), parse_constant=_refuse_constant, parse_float=_finite)
+            metadata = json.loads(
+                self._reader.metadata().decode(), parse_constant=_refuse_constant, parse_float=_finite
+            )
         except (ValueError, RecursionError) as error:
             raise self._error(f"metadata: not valid JSON: {error}") from None
         if not isinstance(metadata, dict):

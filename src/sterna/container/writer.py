@@ -6,7 +6,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -27,6 +27,7 @@ from sterna.container.layout import (
     SECTION,
     TRITS,
     VERSION,
+    Progress,
     Section,
     varint,
 )
@@ -45,8 +46,6 @@ _ARRAY_SECTION_BYTES = 1 << 18  # not coded
 _WEIGHTS_PER_CHUNK = 1 << 20
 # `auto` takes `fast` where it costs at most this much more than `small`: it decodes about twenty times as fast.
 _AUTO_TOLERANCE = 1.02
-
-Progress = Callable[[int, int], None]
 
 
 def save(
@@ -230,6 +229,9 @@ def _table(model: TernaryModel) -> bytes:
     """Names, kinds and shapes of all tensors."""
     if len(model.tensors) > _core.MAX_TENSORS:
         raise SternaError(f"a file holds at most {_core.MAX_TENSORS} tensors, got {len(model.tensors)}")
+    total = sum(_values(tensor).size for tensor in model.tensors.values())
+    if total > _core.MAX_TOTAL_ELEMENTS:
+        raise SternaError(f"a file holds at most {_core.MAX_TOTAL_ELEMENTS} elements, got {total}")
     parts = [varint(len(model.tensors))]
     for name, tensor in model.tensors.items():
         encoded, values = name.encode(), _values(tensor)

@@ -17,6 +17,7 @@ from torch import nn
 
 from sterna.config import Recipe
 from sterna.container import write_whole
+from sterna.conversion import int8_weights
 from sterna.data import DataSplits, load_data
 from sterna.errors import CheckpointError, ConfigError, SternaError
 from sterna.loading import fill
@@ -107,6 +108,7 @@ def compress(
     if baseline is None and source_sha256 is not None:
         baseline = evaluate(network, data.test, workers=recipe.data.workers, accelerator=accelerator)
     prepare(network, recipe.ternary)
+    int8_weights(network, recipe.storage.int8)  # a pattern that matches nothing is refused now, not after training
 
     if accelerator.is_main_process:
         write_whole(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
