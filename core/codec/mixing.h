@@ -84,6 +84,11 @@ struct Counter {
     }
 };
 
+// Modulo 2^32: no stream that an encoder writes takes a weight near 2^31, and a hostile one gets the same bits everywhere.
+constexpr std::int32_t wrapping_sum(std::int32_t a, std::int32_t b) {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
+}
+
 // Mixes the logits of N contexts: p = squash(sum w_i x_i), and w_i follows the gradient of the coding cost.
 //
 // A context may be mirrored (it predicts the opposite decision, so that one counter serves a pattern and its negative)
@@ -110,7 +115,7 @@ class Mixer {
             if (kMayBeSilent && counters_[i] == nullptr) continue;
             const std::int32_t logit = counters_[i]->logit();
             logits[i] = kMayBeSilent && mirrored_[i] ? -logit : logit;
-            sum += logits[i] * weights_[i];
+            sum += std::int64_t{logits[i]} * weights_[i];
         }
         const std::int64_t mixed = sum >> 16;
         const std::int64_t bounded = mixed > kMaxLogit ? kMaxLogit : mixed < -kMaxLogit ? -kMaxLogit : mixed;
@@ -121,15 +126,14 @@ class Mixer {
         const std::int32_t error = miss >> 4;
         for (std::size_t i = 0; i < N; ++i) {
             if (kMayBeSilent && counters_[i] == nullptr) continue;
-            weights_[i] += (logits[i] * error + (1 << 13)) >> 14;
+            weights_[i] = wrapping_sum(weights_[i], (logits[i] * error + (1 << 13)) >> 14);
             counters_[i]->update(kMayBeSilent ? bit != mirrored_[i] : bit);
         }
         return bit;
     }
 
   private:
-    // 64 bits, so that no stream of decisions, however long or hostile, makes a weight overflow.
-    std::array<std::int64_t, N> weights_{};
+    std::array<std::int32_t, N> weights_{};
     std::array<Counter*, N> counters_{};
     std::array<bool, N> mirrored_{};
 };

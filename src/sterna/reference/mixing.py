@@ -107,6 +107,7 @@ class Mixer:
         error = ((ONE if decision else 0) - probability) >> 4
         for slot, (counter, sign) in enumerate(contexts):
             if sign != 0:
-                self.weights[slot] += (logits[slot] * error + 8192) >> 14
+                moved = self.weights[slot] + ((logits[slot] * error + 8192) >> 14)
+                self.weights[slot] = (moved + 2**31) % 2**32 - 2**31
                 counter.update(decision if sign > 0 else not decision)
         return decision
