@@ -24,7 +24,7 @@ from sterna.tasks.classification import classification_loss, evaluate
 COUNT = 103
 
 
-class Random(BatchDataset):
+class Random(BatchDataset[Batch]):
     """Random images of 2x4x4 with random labels, the same ones every time."""
 
     def __init__(self, count: int = COUNT, classes: int = 10) -> None:

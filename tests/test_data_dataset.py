@@ -13,7 +13,7 @@ from sterna.data.dataset import Batch, BatchDataset, Normalization, hold_out
 from sterna.errors import ConfigError
 
 
-class Counting(BatchDataset):
+class Counting(BatchDataset[Batch]):
     """Image i is full of i, label i."""
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from sterna.errors import ConfigError
 COUNT = 50
 
 
-class Epochs(BatchDataset):
+class Epochs(BatchDataset[Batch]):
     """Image i in epoch e is one pixel of value 1000 e + i, so that a batch tells where it comes from."""
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ def pixels(loader: DataLoader[Batch]) -> list[list[int]]:
     return [images.flatten().int().tolist() for images, _ in loader]
 
 
-def epoch_of(dataset: BatchDataset, epoch: int, **options: int) -> list[list[int]]:
+def epoch_of(dataset: BatchDataset[Batch], epoch: int, **options: int) -> list[list[int]]:
     """The batches that an unprepared loader gives in an epoch."""
     dataset.set_epoch(epoch)
     return pixels(make_loader(dataset, 8, shuffle=True, seed=options.get("seed", 0)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,14 @@ from sterna.errors import ConfigError
 Batch = tuple[Tensor, Tensor]
 """Images, float32 ``(n, channels, height, width)``, and their labels, int64 ``(n,)``."""
 
+DetectionBatch = tuple[list[Tensor], list[dict[str, Tensor]]]
+"""Images, each float32 ``(3, height, width)`` of its own size in 0..1, and what is on them, as torchvision's detectors
+take it: ``boxes``, float32 ``(n, 4)`` as (left, top, right, bottom) in pixels; ``labels``, int64 ``(n,)``, from 1 on;
+``masks``, uint8 ``(n, height, width)``, where the task has them; ``image_id``, int64 ``()``; ``area``, float32
+``(n,)``, in pixels; ``iscrowd``, int64 ``(n,)``."""
+
+_B = TypeVar("_B")
+
 SHUFFLE_STREAM = 0
 HOLD_OUT_STREAM = 1
 FIRST_AUGMENTATION_STREAM = 16
@@ -27,7 +35,7 @@ FIRST_AUGMENTATION_STREAM = 16
 HOLD_OUT_SEED = 0x57E2A
 
 
-class BatchDataset(Dataset[Batch], ABC):
+class BatchDataset(Dataset[_B], ABC, Generic[_B]):
     """A data set read batch by batch; a batch depends on the seed, the epoch and the indices, on nothing else.
 
     ``torch.utils.data.DataLoader`` calls ``__getitems__`` with the indices of a batch;
@@ -55,15 +63,15 @@ class BatchDataset(Dataset[Batch], ABC):
         """Number of images."""
 
     @abstractmethod
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitems__(self, indices: Sequence[int]) -> _B:
         """The batch of these images, in this order."""
 
-    def __getitem__(self, index: int) -> Batch:
-        """One image ``(channels, height, width)`` and its label, a tensor without dimensions."""
+    def __getitem__(self, index: int) -> Any:
+        """One image ``(channels, height, width)`` and what is known of it (a label, a tensor without dimensions)."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} images")
-        images, labels = self.__getitems__([index % len(self)])
-        return images[0], labels[0]
+        images, targets = cast(tuple[Any, Any], self.__getitems__([index % len(self)]))
+        return images[0], targets[0]
 
 
 @dataclass(frozen=True)
@@ -80,9 +88,9 @@ class DataSplits:
             pixels are divided by), then ``mean`` and ``std`` per channel.
     """
 
-    train: BatchDataset
-    validation: BatchDataset
-    test: BatchDataset
+    train: BatchDataset[Any]
+    validation: BatchDataset[Any]
+    test: BatchDataset[Any]
     labels: tuple[str, ...]
     preprocessing: Mapping[str, Any]
 

@@ -139,7 +139,7 @@ def list_samples(folder: Path) -> Samples:
     return Samples(tuple(paths), np.asarray(labels, np.int64), tuple(listing.classes))
 
 
-class ImageFolderDataset(BatchDataset):
+class ImageFolderDataset(BatchDataset[Batch]):
     """Pictures that are decoded when they are asked for.
 
     Args:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from sterna.data.dataset import SHUFFLE_STREAM, Batch, BatchDataset
+from sterna.data.dataset import SHUFFLE_STREAM, BatchDataset
 from sterna.data.randomness import random_order
 from sterna.errors import ConfigError
 
@@ -26,7 +26,7 @@ class EpochShuffleSampler(Sampler[int]):
         seed: of the run.
     """
 
-    def __init__(self, dataset: BatchDataset, seed: int) -> None:
+    def __init__(self, dataset: BatchDataset[Any], seed: int) -> None:
         self._dataset = dataset
         self._seed = seed
 
@@ -49,7 +49,7 @@ def _identity(batch: _T) -> _T:
 
 
 def make_loader(
-    dataset: BatchDataset,
+    dataset: BatchDataset[_T],
     batch_size: int,
     *,
     shuffle: bool,
@@ -57,7 +57,7 @@ def make_loader(
     drop_last: bool = False,
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
-) -> DataLoader[Batch]:
+) -> DataLoader[_T]:
     """A loader whose batches depend on ``seed`` and the epoch alone.
 
     Give it to ``Accelerator.prepare`` as it is (``split_batches=True``: ``batch_size`` counts all processes) and call

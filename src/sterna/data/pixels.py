@@ -58,7 +58,7 @@ class ShiftAndFlip:
         return crops
 
 
-class PixelDataset(BatchDataset):
+class PixelDataset(BatchDataset[Batch]):
     """Images of one size, held as uint8 in one or several arrays, which may be mapped files.
 
     Args:

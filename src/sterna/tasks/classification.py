@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from sterna.data.dataset import BatchDataset
+from sterna.data.dataset import Batch, BatchDataset
 from sterna.data.loader import make_loader
 from sterna.errors import DataError
 
@@ -43,7 +43,7 @@ def classification_loss(logits: Tensor, targets: Tensor, label_smoothing: float 
 
 def evaluate(
     model: nn.Module,
-    dataset: BatchDataset,
+    dataset: BatchDataset[Batch],
     *,
     batch_size: int = 500,
     workers: int = 0,

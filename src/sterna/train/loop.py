@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
@@ -263,7 +264,7 @@ class TrainingLoop:
         self.keep_if_best(validation)
         return validation
 
-    def _evaluate(self, dataset: BatchDataset) -> dict[str, float]:
+    def _evaluate(self, dataset: BatchDataset[Any]) -> dict[str, float]:
         return evaluate(self.result, dataset, workers=self._recipe.data.workers, accelerator=self._accelerator)
 
     def _read_totals(self) -> list[list[float]]:
