@@ -41,6 +41,7 @@ def make(step: int = 3, **changes: Any) -> Checkpoint:
         signs={"layer": torch.zeros(2, dtype=torch.int8)},
         baseline={"top1": 90.0},
         best=None,
+        final_sparsity=0.7,
         log_bytes=17,
         seconds=1.5,
     )
@@ -134,9 +135,9 @@ def test_another_version_or_other_entries_are_refused(tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path)
     path.parent.mkdir()
     torch.save({"format": 99}, path)
-    with pytest.raises(CheckpointError, match="must be a checkpoint of version 1, got 99"):
+    with pytest.raises(CheckpointError, match="must be a checkpoint of version 2, got 99"):
         load_checkpoint(tmp_path)
-    torch.save({"format": 1, "step": 3}, path)
+    torch.save({"format": 2, "step": 3}, path)
     with pytest.raises(CheckpointError, match=r"must have the entries .* got \['format', 'step'\]"):
         load_checkpoint(tmp_path)
 

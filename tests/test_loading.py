@@ -61,3 +61,11 @@ def test_saving_and_loading_change_no_bit(tmp_path: Path) -> None:
     again = sterna.save(sterna.container.read(tmp_path / "a.sterna"), tmp_path / "b.sterna")  # type: ignore[attr-defined]
     assert first == again
     assert (tmp_path / "a.sterna").read_bytes() == (tmp_path / "b.sterna").read_bytes()
+
+
+def test_arguments_that_are_no_mapping_are_refused(tmp_path: Path) -> None:
+    model = stored()
+    changed = type(model)(model.tensors, {**model.metadata, "model": {"name": "digits_cnn", "arguments": 3}})
+    sterna.save(changed, tmp_path / "a.sterna")
+    with pytest.raises(DataError, match="arguments of the model must be a mapping, got int"):
+        sterna.load(tmp_path / "a.sterna")

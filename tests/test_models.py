@@ -272,3 +272,31 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object) ->
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_real_cifar_weights_fit(data_root: Path, depth: int) -> None:
     load_weights(build_model(f"cifar_resnet{depth}"), data_root / "weights" / f"resnet{depth}_cifar10.safetensors")
+
+
+def test_a_file_can_hold_a_part_of_the_network(tmp_path: Path) -> None:
+    whole = nn.Sequential()
+    whole.add_module("body", build_model("digits_cnn"))
+    whole.add_module("head", nn.Linear(3, 2))
+    part = build_model("digits_cnn")
+    save_file(part.state_dict(), tmp_path / "part.safetensors")
+    head = whole.head.weight.clone()
+    load_weights(whole, tmp_path / "part.safetensors", prefix="body.", fresh=["head.*"])
+    assert all(torch.equal(value, part.state_dict()[name]) for name, value in whole.body.state_dict().items())
+    assert torch.equal(whole.head.weight, head)
+
+
+def test_a_classifier_for_other_classes_stays_fresh(tmp_path: Path) -> None:
+    save_file(build_model("digits_cnn").state_dict(), tmp_path / "ten.safetensors")
+    three = build_model("digits_cnn", {"num_classes": 3})
+    with pytest.raises(DataError, match=r"other shapes for linear.weight"):
+        load_weights(three, tmp_path / "ten.safetensors")
+    before = three.linear.weight.clone()
+    load_weights(three, tmp_path / "ten.safetensors", fresh=["linear.*"])
+    assert torch.equal(three.linear.weight, before)
+
+
+def test_a_pattern_that_leaves_out_nothing_is_refused(tmp_path: Path) -> None:
+    save_file(build_model("digits_cnn").state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match=r"model.fresh: pattern 'fc.\*' matches no tensor of the model or of"):
+        load_weights(build_model("digits_cnn"), tmp_path / "a.safetensors", fresh=["fc.*"])

@@ -81,7 +81,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            ("", "r.yaml: the file is empty, allowed: a mapping with the keys name, seed, model"),
+            ("", "r.yaml: the file is empty, allowed: a mapping with the keys name, seed, task, model"),
             ("# nothing\n", "r.yaml: the file is empty"),
             ("- a\n", "r.yaml: got a list, allowed: a mapping"),
             ("word\n", 'r.yaml: got "word", allowed: a mapping'),
@@ -116,8 +116,8 @@ class TestRefusals:
                 "train:\n  epocs: 3",
                 "r.yaml:7: train.epocs: unknown key, did you mean epochs? allowed: epochs, batch_size",
             ),
-            ("epochs: 3", "r.yaml:6: epochs: unknown key, did you mean train.epochs? allowed: name, seed, model"),
-            ("zzz: 3", "r.yaml:6: zzz: unknown key, allowed: name, seed, model"),
+            ("epochs: 3", "r.yaml:6: epochs: unknown key, did you mean train.epochs? allowed: name, seed, task, model"),
+            ("zzz: 3", "r.yaml:6: zzz: unknown key, allowed: name, seed, task, model"),
             ('train:\n  epochs: "3"', 'r.yaml:7: train.epochs: got "3", allowed: an integer >= 1'),
             ("train:\n  epochs: 1.5", "r.yaml:7: train.epochs: got 1.5, allowed: an integer >= 1"),
             ("train:\n  epochs: 0", "r.yaml:7: train.epochs: got 0, allowed: an integer >= 1"),
@@ -167,7 +167,10 @@ class TestRefusals:
 
     def test_a_missing_section_says_what_it_holds(self, tmp_path: Path) -> None:
         message = refusal(tmp_path, "name: a\ndata: {name: digits}\n")
-        assert message == "r.yaml: model: missing, allowed: a mapping with the keys name, arguments, weights, license"
+        assert message == (
+            "r.yaml: model: missing, allowed: a mapping with the keys "
+            "name, arguments, weights, weights_prefix, fresh, license"
+        )
 
     def test_long_values_are_shortened(self, tmp_path: Path) -> None:
         message = refusal(tmp_path, MINIMAL + f"seed: {'x' * 1000}\n")

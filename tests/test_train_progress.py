@@ -20,7 +20,7 @@ SNAPSHOT = Snapshot(
     sparsity=0.7003,
     cosine=0.9312,
     expected_bytes=39_322,
-    validation_top1=91.2,
+    validation=("top-1", 91.2),
 )
 
 
@@ -42,13 +42,13 @@ def test_a_terminal_gets_a_bar_with_all_numbers_and_a_line_an_epoch() -> None:
     console = Console(file=stream, force_terminal=True, width=200)
     with ProgressBar(epochs=3, total_steps=30, done_steps=10, console=console) as bar:
         bar.advance(15)
-        bar.show(replace(SNAPSHOT, validation_top1=None))
+        bar.show(replace(SNAPSHOT, validation=None))
         bar.end_epoch(SNAPSHOT)
         bar.advance(20)
     text = stream.getvalue()
     for part in ("20/30", "epoch 2/3", "loss 0.5123", "train 87.65 %", "zeros 70.0 %", "file 39.3 kB", "left"):
         assert part in text
-    assert "validation 91.20 %" in text
+    assert "validation top-1 91.20 %" in text
 
 
 def test_the_bar_ends_when_training_is_interrupted() -> None:

@@ -12,6 +12,7 @@ from digits_runs import STEPS_PER_EPOCH, digits_recipe, epoch_lines, read_lines,
 from safetensors.torch import save_file
 from torch import nn
 
+from sterna.config import Recipe
 from sterna.container import read
 from sterna.data import load_data
 from sterna.errors import ConfigError, DataError, SternaError
@@ -189,7 +190,7 @@ def test_divergence_is_one_line_and_leaves_a_sound_checkpoint(tmp_path: Path) ->
         ({"model": {"arguments": {"num_classes": 7}}}, "at least 10 outputs, one for each label of the data, got"),
         ({"model": {"name": "cifar_resnet20"}}, r"does not take images of shape \(1, 8, 8\)"),
         ({"train": {"batch_size": 2000}}, r"batch_size \(=2000\) must not be larger"),
-        ({"ternary": {"include": ["nothing.*"]}}, "matches no Conv2d or Linear"),
+        ({"ternary": {"include": ["nothing.*"]}}, "matches no convolution or Linear"),
         ({"distillation": {"weight": 0.5}}, "model.weights is missing: distillation needs a trained teacher"),
     ],
 )
@@ -245,3 +246,53 @@ def test_a_compiled_model_trains_to_the_same_file_format(tmp_path: Path, monkeyp
     result = compress(digits_recipe(train={"epochs": 2, "compile": True}), tmp_path, progress=False)
     assert isinstance(load(result.path), nn.Module)
     assert "_orig_mod" not in "".join(read(result.path).tensors)
+
+
+def stop_run(recipe: Recipe, run_dir: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is interrupted before a step."""
+    step = TrainingLoop._train_step
+
+    def stopping(self: TrainingLoop, batch: Any) -> None:
+        if self.step == stop_at:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainingLoop, "_train_step", stopping)
+        compress(recipe, run_dir, progress=False)
+
+
+def test_a_run_in_floating_point_begins_a_ternary_one(tmp_path: Path) -> None:
+    recipe = digits_recipe(ternary=None, train={"epochs": 3})
+    floats = compress(recipe, tmp_path / "float", progress=False)
+    assert floats.path.name == "digits.safetensors"
+    assert floats.sparsity == 0.0
+    assert floats.metrics["top1"] > 70.0
+    assert {line["phase"] for line in read_lines(floats.path.parent)} == {"dense"}
+    weights = {"model": {"weights": str(floats.path)}, "schedule": {"dense_epochs": 0.0}}
+    ternary = compress(digits_recipe(**weights), tmp_path / "ternary", progress=False)
+    assert ternary.baseline_metrics == pytest.approx(floats.metrics)
+
+
+def test_a_run_in_floating_point_resumes_to_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = digits_recipe(ternary=None, train={"epochs": 2})
+    whole = compress(recipe, tmp_path / "whole", progress=False)
+    stop_run(recipe, tmp_path / "stopped", STEPS_PER_EPOCH + 5, monkeypatch)
+    resumed = compress(recipe, tmp_path / "stopped", resume=True, progress=False)
+    assert sha256(resumed.path) == sha256(whole.path)
+
+
+def test_folded_weights_are_trained_with_statistics_of_their_own(tmp_path: Path) -> None:
+    network = build_model("digits_cnn")
+    save_file(network.state_dict(), tmp_path / "fresh.safetensors")  # means 0, variances 1: as a folded file has them
+    recipe = digits_recipe(model={"weights": str(tmp_path / "fresh.safetensors")}, ternary=None, train={"epochs": 1})
+    result = compress(recipe, tmp_path / "run", progress=False)
+    assert result.metrics["top1"] > 50.0
+
+
+def test_a_target_size_survives_a_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = digits_recipe(ternary={"target_size": "8KB"})
+    whole = compress(recipe, tmp_path / "whole", progress=False)
+    stop_run(recipe, tmp_path / "stopped", 2 * STEPS_PER_EPOCH + 5, monkeypatch)
+    resumed = compress(recipe, tmp_path / "stopped", resume=True, progress=False)
+    assert sha256(resumed.path) == sha256(whole.path)

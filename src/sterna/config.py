@@ -6,9 +6,10 @@ has to check them again. YAML reading and ``--set`` overrides live in :mod:`ster
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -16,6 +17,31 @@ NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 IntegerOrZero = Annotated[int, Field(ge=0)]
+
+
+_SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(B|[kK]B|MB|GB|KiB|MiB|GiB)$")
+_UNITS = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
+
+
+def _parse_size(value: str) -> str:
+    bytes_of(value)
+    return value
+
+
+FileSize = Annotated[str, AfterValidator(_parse_size)]
+
+
+def bytes_of(size: str) -> int:
+    """Bytes of a text such as ``939KB`` (1,000 bytes), ``0.84 MB`` or ``900KiB`` (1,024 bytes).
+
+    Raises:
+        ValueError: it is no such text, or less than one byte.
+    """
+    match = _SIZE.match(size)
+    count = round(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if count < 1:
+        raise ValueError("must be a number of bytes with its unit, such as 939KB, 3.3MB or 900KiB")
+    return count
 
 
 class _Frozen(BaseModel):
@@ -30,28 +56,44 @@ class ModelConfig(_Frozen):
     weights: str | None = Field(
         default=None, description="safetensors or torch file; relative paths are looked up here, then in STERNA_DATA"
     )
+    weights_prefix: str = Field(
+        default="", description="put before the names in the file: 'backbone.body.' gives a detector its backbone"
+    )
+    fresh: tuple[str, ...] = Field(
+        default=(),
+        description="patterns of tensors that are not read from the file: the classifier for classes of one's own",
+    )
     license: str | None = Field(default=None, description="licence of the weights, for the file's metadata")
 
 
 class DataConfig(_Frozen):
     """A data set, its split and its preprocessing."""
 
-    name: Literal["cifar10", "digits", "image-folder"]
+    name: Literal["cifar10", "digits", "image-folder", "shards", "coco"]
     path: str | None = Field(default=None, description="folder; relative paths are looked up here, then in STERNA_DATA")
     validation_size: IntegerOrZero = Field(
         default=0, description="training images held out for validation; 0 validates on the test split"
     )
     augment: bool = Field(default=True, description="random crop and flip of training images")
-    image_size: Count | None = Field(default=None, description="side in pixels; only for image-folder")
+    image_size: Count | None = Field(default=None, description="side in pixels; only for image-folder and shards")
     mean: tuple[float, ...] | None = Field(default=None, description="per channel, of pixels in 0..1")
     std: tuple[Positive, ...] | None = Field(default=None, description="per channel, of pixels in 0..1")
-    workers: IntegerOrZero = Field(default=0, description="processes that decode images; only for image-folder")
+    workers: IntegerOrZero = Field(
+        default=0, description="processes that decode images; only for image-folder, shards and coco"
+    )
+    vertical_flip: bool = Field(default=False, description="also flip training images upside down; only for coco")
+    skip_empty: bool = Field(default=False, description="do not train on images without objects; only for coco")
 
 
 class TernaryConfig(_Frozen):
     """Which layers become ternary, and how (docs/method.md)."""
 
     sparsity: OpenFraction = Field(default=0.7, description="fraction of zeros over all ternary layers")
+    target_size: FileSize | None = Field(
+        default=None,
+        description="size of the whole file, as 939KB, 3.3MB or 900KiB; the fraction of zeros follows from it, and "
+        "'sparsity' is only where its search begins",
+    )
     threshold: Literal["ratio", "optimal"] = Field(
         default="ratio",
         description="'ratio' zeroes the given fraction; 'optimal' takes the least-squares threshold of each layer",
@@ -73,6 +115,10 @@ class TernaryConfig(_Frozen):
     include: tuple[str, ...] = Field(default=("*",), description="patterns of layer names that become ternary")
     exclude: tuple[str, ...] = Field(default=(), description="patterns of layer names that stay in floating point")
     first_convolution: Literal["float", "ternary"] = "float"
+    depthwise: Literal["ternary", "int8", "float"] = Field(
+        default="int8",
+        description="convolutions with one channel a group; int8 trains them in floating point and stores them in int8",
+    )
 
 
 class ScheduleConfig(_Frozen):
@@ -128,6 +174,19 @@ class TrainConfig(_Frozen):
     checkpoint_steps: Count = Field(default=200, description="steps between two checkpoints")
 
 
+class DetectionConfig(_Frozen):
+    """What only detectors have."""
+
+    max_dets: Count = Field(
+        default=100, description="detections of a class on an image that count in AP; crowded scenes need more"
+    )
+    feature_weight: NonNegative = Field(
+        default=0.0,
+        description="distillation: weight of the distance between the features of the backbone and those of the "
+        "uncompressed model",
+    )
+
+
 class StorageConfig(_Frozen):
     """How a model is written to its file."""
 
@@ -149,17 +208,35 @@ class Recipe(_Frozen):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: IntegerOrZero = 0
+    task: Literal["classification", "detection", "instance-segmentation"] = "classification"
     model: ModelConfig
     data: DataConfig
-    ternary: TernaryConfig = TernaryConfig()
+    ternary: TernaryConfig | None = Field(
+        default=TernaryConfig(),
+        description="null trains in floating point and writes NAME.safetensors, for a later run to begin with",
+    )
     schedule: ScheduleConfig = ScheduleConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     distillation: DistillationConfig | None = None
+    detection: DetectionConfig | None = Field(default=None, description="only for detectors; null means the defaults")
     train: TrainConfig = TrainConfig()
     storage: StorageConfig = StorageConfig()
 
     @model_validator(mode="after")
+    def _task_fits(self) -> Self:
+        is_detection = self.task != "classification"
+        if is_detection != (self.data.name == "coco"):
+            raise ValueError(f"task {self.task} does not go with data.name {self.data.name}")
+        if is_detection and self.distillation is not None:
+            raise ValueError("distillation is for classification; detectors have detection.feature_weight")
+        if not is_detection and self.detection is not None:
+            raise ValueError("detection must be left out for task classification")
+        return self
+
+    @model_validator(mode="after")
     def _phases_fit(self) -> Self:
+        if self.ternary is None:
+            return self
         schedule, epochs = self.schedule, self.train.epochs
         before = schedule.dense_epochs + max(schedule.ramp_epochs, schedule.prune_epochs)
         if before + schedule.freeze_epochs > epochs:

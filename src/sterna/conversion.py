@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sterna.errors import ConfigError, NotTernaryError
 from sterna.folding import Affine, batch_norm_affine, batch_norm_pairs, is_batch_norm
-from sterna.preparation import latent_weights, ternary_layers
+from sterna.preparation import is_depthwise, latent_weights, ternary_layers
 from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
 from sterna.ternary_model import Tensor as StoredTensor
 
@@ -63,6 +63,19 @@ def convert(
             f"{layers[unfinished[0]].current_phase!r} ({len(unfinished)} of {len(layers)} layers), allowed: 'ternary'; "
             "train it to the end, or call sterna.preparation.set_phase(model, 'ternary')"
         )
+    return convert_as_is(model, float_dtype=float_dtype, int8=int8, metadata=metadata)
+
+
+@torch.no_grad()
+def convert_as_is(
+    model: nn.Module,
+    *,
+    float_dtype: FloatDtype = "float16",
+    int8: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> TernaryModel:
+    """What :func:`convert` would make of a prepared model in any phase, to know its size while it trains."""
+    layers = ternary_layers(model)
     latents = latent_weights(model)
     pairs = {name: norm for name, norm in batch_norm_pairs(model).items() if name in layers}
     affine = {name: batch_norm_affine(m) for name, m in model.named_modules() if is_batch_norm(m)}
@@ -118,7 +131,8 @@ def int8_weights(model: nn.Module, patterns: Sequence[str]) -> set[str]:
 
     Args:
         model: a prepared model.
-        patterns: of layers that are not ternary.
+        patterns: of layers that are not ternary; depthwise convolutions are among them without, where the model was
+            prepared with ``depthwise="int8"``.
 
     Raises:
         ConfigError: a pattern matches no layer in floating point.
@@ -136,7 +150,10 @@ def int8_weights(model: nn.Module, patterns: Sequence[str]) -> set[str]:
             raise ConfigError(
                 f"storage.int8: pattern {pattern!r} matches no layer in floating point; there are {known}"
             )
-    return {name for owner, name in owners.items() if any(fnmatchcase(owner, pattern) for pattern in patterns)}
+    chosen = {name for owner, name in owners.items() if any(fnmatchcase(owner, pattern) for pattern in patterns)}
+    if any(layer.config.depthwise == "int8" for layer in ternary.values()):
+        chosen |= {name for owner, name in owners.items() if is_depthwise(model.get_submodule(owner))}
+    return chosen
 
 
 def _quantized(weight: Tensor, float_dtype: FloatDtype) -> Int8Tensor:

@@ -44,7 +44,10 @@ def load(
         description = stored.metadata.get("model")
         if not isinstance(description, dict) or not isinstance(description.get("name"), str):
             raise DataError(f"{path} does not name a model that Sterna can build: give one with load(path, model=...)")
-        model = build_model(description["name"], description.get("arguments", {}))
+        arguments = description.get("arguments", {})
+        if not isinstance(arguments, dict):
+            raise DataError(f"{path}: the arguments of the model must be a mapping, got {type(arguments).__name__}")
+        model = build_model(description["name"], arguments)
     try:
         return fill(model, stored)
     except DataError as error:

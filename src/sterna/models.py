@@ -10,7 +10,8 @@ import difflib
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,7 +246,7 @@ def _unknown_model(name: str, known: list[str] | tuple[str, ...]) -> ConfigError
     )
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
+def load_weights(model: nn.Module, path: str | os.PathLike[str], *, prefix: str = "", fresh: Sequence[str] = ()) -> str:
     """Fill a network with the tensors of a file; either all of it or nothing changes.
 
     Args:
@@ -253,11 +254,14 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
         path: a ``.safetensors`` file, or one of ``torch.save`` that holds tensors only (``{"state_dict": ...}`` and
             names that all start with ``module.`` are understood); looked up by
             :func:`~sterna.data.paths.resolve_data_path`.
+        prefix: put before the names in the file, for a file that holds a part of the network.
+        fresh: shell patterns of names (with the prefix) that are left as they are, in the network and in the file.
 
     Returns:
         SHA-256 of the file, in hexadecimal digits.
 
     Raises:
+        ConfigError: a pattern of ``fresh`` matches no tensor of the network or the file.
         DataError: the file is missing or unreadable; a tensor is missing, unexpected or of another shape, or holds
             a value that is not finite.
     """
@@ -265,7 +269,14 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
     tensors = _read_tensors(file)
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    _check_tensors(model, tensors, file)
+    tensors = {prefix + name: tensor for name, tensor in tensors.items()}
+    names = {*tensors, *model.state_dict()}
+    for pattern in fresh:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"model.fresh: pattern {pattern!r} matches no tensor of the model or of '{file}'")
+    left_out = {name for name in names if any(fnmatchcase(name, pattern) for pattern in fresh)}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    _check_tensors(model, tensors, file, left_out)
     model.load_state_dict(tensors, strict=False)
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -293,8 +304,8 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
-    expected = model.state_dict()
+def _check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], file: Path, left_out: set[str]) -> None:
+    expected = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
     # Counters of batch norms that files of other tools leave out; they do not change what a network computes.
     needed = [name for name in expected if not name.endswith("num_batches_tracked")]
     problems = {

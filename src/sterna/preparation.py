@@ -46,21 +46,29 @@ class LayerStatistics:
     entropy_bits_per_weight: float
 
 
+_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution in which each filter sees one channel."""
+    return isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.groups == layer.in_channels
+
+
 def select_layers(model: nn.Module, config: TernaryConfig) -> list[str]:
-    """Names of the layers that ``config`` makes ternary: Conv2d and Linear, by pattern, in the model's order.
+    """Names of the layers that ``config`` makes ternary: convolutions and Linear, by pattern, in the model's order.
 
     A pattern is a shell pattern on the name of the layer (``layer1.*``, ``*.conv2``). The first convolution stays in
-    floating point unless ``first_convolution`` is ``"ternary"``.
+    floating point unless ``first_convolution`` is ``"ternary"``, depthwise convolutions unless ``depthwise`` is.
 
     Raises:
         ConfigError: a pattern that matches no layer, or no layer selected.
     """
-    layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    layers = [name for name, module in model.named_modules() if isinstance(module, _LAYERS)]
     for key, patterns in (("include", config.include), ("exclude", config.exclude)):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in layers):
                 raise ConfigError(
-                    f"ternary.{key}: pattern {pattern!r} matches no Conv2d or Linear layer of the model, "
+                    f"ternary.{key}: pattern {pattern!r} matches no convolution or Linear layer of the model, "
                     f"which has {_shortened(layers)}"
                 )
     first = next((n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
@@ -70,6 +78,7 @@ def select_layers(model: nn.Module, config: TernaryConfig) -> list[str]:
         if any(fnmatchcase(name, pattern) for pattern in config.include)
         and not any(fnmatchcase(name, pattern) for pattern in config.exclude)
         and not (name == first and config.first_convolution == "float")
+        and (config.depthwise == "ternary" or not is_depthwise(model.get_submodule(name)))
     ]
     if not chosen:
         raise ConfigError(f"ternary: no layer is selected out of {_shortened(layers)}")
@@ -151,18 +160,22 @@ def update_masks(model: nn.Module, sparsity: float) -> None:
         ConfigError: a sparsity outside ``[0, 1)``.
     """
     layers = ternary_layers(model)
-    if not layers:
+    for name, mask in choose_masks(model, sparsity).items():
+        layers[name].set_mask(_latent(model, name), mask)
+
+
+@torch.no_grad()
+def choose_masks(model: nn.Module, sparsity: float) -> dict[str, Tensor]:
+    """The masks that :func:`update_masks` would set, by layer name: bool, true survives. Arguments are the same."""
+    weights = latent_weights(model)
+    if not weights:
         raise NotTernaryError("the model has no ternary layers: call sterna.prepare first")
-    config = next(iter(layers.values())).config
-    weights = {name: _latent(model, name) for name in layers}
+    config = next(iter(ternary_layers(model).values())).config
     if config.threshold == "optimal":
-        masks = masks_of.optimal_masks(weights)
-    elif config.allocation == "layer":
-        masks = masks_of.layer_masks(weights, sparsity)
-    else:
-        masks = masks_of.global_masks(weights, sparsity)
-    for name, mask in masks.items():
-        layers[name].set_mask(weights[name], mask)
+        return masks_of.optimal_masks(weights)
+    if config.allocation == "layer":
+        return masks_of.layer_masks(weights, sparsity)
+    return masks_of.global_masks(weights, sparsity)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from sterna.cli.compress import compress
 from sterna.cli.evaluate import evaluate
 from sterna.cli.info import info
 from sterna.cli.inspect import inspect
+from sterna.cli.run import run
 from sterna.cli.transcode import transcode
 
 _HELP = """\
@@ -76,5 +77,5 @@ def _options(
     del version
 
 
-for _command in (compress, evaluate, inspect, transcode, info):
+for _command in (compress, evaluate, run, inspect, transcode, info):
     app.command()(_command)

@@ -17,7 +17,7 @@ from sterna.errors import ConfigError
 if TYPE_CHECKING:
     from sterna.train.run import CompressResult
 
-_RUN_FILES = ("result.json", "metrics.jsonl", "recipe.yaml", "checkpoint", "*.sterna")
+_RUN_FILES = ("result.json", "metrics.jsonl", "recipe.yaml", "checkpoint", "*.sterna", "*.safetensors")
 
 
 def compress(
@@ -25,6 +25,14 @@ def compress(
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; may be given several times."),
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            "--target-size",
+            metavar="SIZE",
+            help="Size of the file, as 939KB or 3.3MB, which decides the zeros: --set ternary.target_size=SIZE.",
+        ),
     ] = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; by default runs/NAME of the recipe.")
@@ -49,12 +57,14 @@ def compress(
       sterna compress recipes/digits_demo.yaml --set ternary.sparsity=0.9 \
           --set train.epochs=60 --run-dir runs/digits_z90
       sterna compress recipes/digits_demo.yaml --set optimizer.name=sgd --force
+      sterna compress recipes/imagenet_resnet18.yaml --target-size 939KB
     """
     if resume and force:
         raise ConfigError("--resume continues a run and --force deletes it: give one of them")
     from sterna.train.recipe import load_recipe
 
-    resolved = load_recipe(recipe, overrides or ())
+    chosen = [*(overrides or ()), *([f"ternary.target_size={target_size}"] if target_size is not None else ())]
+    resolved = load_recipe(recipe, chosen)
     folder = run_dir if run_dir is not None else Path("runs") / resolved.name
     # Under `accelerate launch` this code runs in every process; one of them looks after the folder and the output.
     is_first = int(os.environ.get("RANK", "0")) == 0
@@ -90,12 +100,12 @@ def _show(result: CompressResult, *, as_json: bool) -> None:
     if as_json:
         output.print_json(asdict(result))
         return
-    images, before = int(result.metrics["images"]), result.baseline_metrics.get("top1")
+    images, before = int(result.metrics["images"]), result.baseline_metrics.get(result.metric)
     rows = [
         ("file", str(result.path)),
         ("size", in_bytes(result.file_bytes)),
         ("zeros", f"{100 * result.sparsity:.2f} % of the ternary weights"),
-        ("accuracy", f"{result.metrics['top1']:.2f} % of {images:,} test images"),
+        ("accuracy", f"{result.metrics[result.metric]:.2f} % {result.metric} on {images:,} test images"),
         ("uncompressed", f"{before:.2f} %" if before is not None else "not measured"),
         ("training", f"{result.steps:,} steps in {result.seconds:.0f} s"),
     ]

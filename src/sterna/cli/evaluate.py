@@ -114,6 +114,6 @@ def _preprocessing(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     stored = metadata.get("preprocessing")
     stored = stored if isinstance(stored, dict) else {}
     values = {key: stored[key] for key in ("mean", "std") if key in stored}
-    if name == "image-folder" and isinstance(stored.get("input_shape"), list):
+    if name in ("image-folder", "shards") and isinstance(stored.get("input_shape"), list):
         values["image_size"] = stored["input_shape"][-1]
     return values

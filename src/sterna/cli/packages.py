@@ -11,9 +11,10 @@ EXTRAS = {
     "torch": "train",
     "torchmetrics": "train",
     "torchvision": "train",
+    "faster_coco_eval": "detection",
     "sklearn": "demo",
     "onnx": "export",
 }
 
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "faster_coco_eval": "faster-coco-eval", "sklearn": "scikit-learn"}
 """Names to install by, where they differ."""

@@ -2,6 +2,16 @@
 
 from sterna.container.files import synchronize_folder, write_whole
 from sterna.container.reader import SternaFile, decode, read
-from sterna.container.writer import Coder, encode, save
+from sterna.container.writer import Coder, coded_bytes, encode, save
 
-__all__ = ["Coder", "SternaFile", "decode", "encode", "read", "save", "synchronize_folder", "write_whole"]
+__all__ = [
+    "Coder",
+    "SternaFile",
+    "coded_bytes",
+    "decode",
+    "encode",
+    "read",
+    "save",
+    "synchronize_folder",
+    "write_whole",
+]

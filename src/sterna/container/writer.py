@@ -91,6 +91,15 @@ def encode(model: TernaryModel, *, coder: Coder = "small") -> bytes:
     return b"".join(_parts(model, coder, None))
 
 
+def coded_bytes(trits: npt.NDArray[np.int8], coder: Coder = "small") -> int:
+    """Bytes of a ternary tensor in a file, without its name, its shape and its scale."""
+    if trits.size == 0:
+        return 0
+    section = _TritSection(coder)
+    section.add(trits)
+    return section.size
+
+
 def _parts(model: TernaryModel, coder: Coder, progress: Progress | None) -> Iterator[bytes]:
     """The file, piece by piece, with its checksum."""
     if coder not in get_args(Coder):

@@ -1,4 +1,4 @@
-"""Data sets: CIFAR-10, folders of pictures, and the digits that ship inside scikit-learn."""
+"""Data sets: CIFAR-10, pictures in folders and in shards, and the digits that ship inside scikit-learn."""
 
 from sterna.data.dataset import Batch, BatchDataset, DataSplits, DetectionBatch
 from sterna.data.load import load_data

@@ -29,6 +29,8 @@ _B = TypeVar("_B")
 
 SHUFFLE_STREAM = 0
 HOLD_OUT_STREAM = 1
+SHARD_ORDER_STREAM = 2
+WINDOW_SHUFFLE_STREAM = 3
 FIRST_AUGMENTATION_STREAM = 16
 
 # Fixed, so that runs with different seeds are validated on the same images.
@@ -57,6 +59,11 @@ class BatchDataset(Dataset[_B], ABC, Generic[_B]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that augmentation and order are drawn for; call it between two passes."""
         self._epoch = epoch
+
+    @property
+    def shards(self) -> npt.NDArray[np.int32] | None:
+        """``(n,)``, which of several large files each image lies in; nothing where that does not matter."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int:

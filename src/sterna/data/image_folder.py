@@ -8,13 +8,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
@@ -66,10 +68,18 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    # Pillow's decoders raise whatever their format's parser stumbles on, and each of it means a bad file.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImageError(f"'{path}' is not a readable image: {reason}") from error
+        raise unreadable_image(f"'{path}'", error) from error
+
+
+def unreadable_image(place: str, error: Exception) -> UnreadableImageError:
+    """What to raise for any error in reading a picture.
+
+    Pillow's decoders raise whatever their format's parser stumbles on, and each of it means a bad file.
+    """
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "unknown format" if unknown else " ".join(str(error).split()) or type(error).__name__
+    return UnreadableImageError(f"{place} is not a readable image: {reason}")
 
 
 def resize_and_crop(image: Image.Image, size: int, resize: int) -> Image.Image:
@@ -110,6 +120,18 @@ def random_crop_box(width: int, height: int, fractions: Sequence[float]) -> tupl
     return x, y, x + box_width, y + box_height
 
 
+class _Takeable(Protocol):
+    """Samples of pictures, of which a part can be taken."""
+
+    @property
+    def labels(self) -> Indices: ...
+
+    def take(self, rows: Indices) -> Self: ...
+
+
+_S = TypeVar("_S", bound=_Takeable)
+
+
 @dataclass(frozen=True)
 class Samples:
     """The pictures of one split: paths and labels, and the class names that the labels count."""
@@ -139,11 +161,11 @@ def list_samples(folder: Path) -> Samples:
     return Samples(tuple(paths), np.asarray(labels, np.int64), tuple(listing.classes))
 
 
-class ImageFolderDataset(BatchDataset[Batch]):
+class PictureDataset(BatchDataset[Batch]):
     """Pictures that are decoded when they are asked for.
 
     Args:
-        samples: of this split.
+        labels: int64 ``(n,)``.
         size: side of the inputs, in pixels.
         normalization: turns pixels into inputs.
         augment: a random part of the picture, flipped with probability one half, instead of its centre.
@@ -151,15 +173,10 @@ class ImageFolderDataset(BatchDataset[Batch]):
     """
 
     def __init__(
-        self,
-        samples: Samples,
-        size: int,
-        normalization: Normalization,
-        augment: bool = False,
-        seed: int = 0,
+        self, labels: Indices, size: int, normalization: Normalization, augment: bool = False, seed: int = 0
     ) -> None:
         super().__init__(seed)
-        self._samples = samples
+        self._labels = labels
         self._size = size
         self._resize = resize_before_crop(size)
         self._normalization = normalization
@@ -167,16 +184,24 @@ class ImageFolderDataset(BatchDataset[Batch]):
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._samples.paths)
+        return len(self._labels)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The batch of these images, float32 in channels-last memory, and their labels."""
+        """The batch of these images, float32 in channels-last memory, and their labels.
+
+        Raises:
+            UnreadableImageError: a picture cannot be read or decoded; the text names it.
+        """
         pixels = np.empty((len(indices), self._size, self._size, _CHANNELS), np.uint8)
         for place, index in enumerate(indices):
-            image = read_image(Path(self._samples.paths[index]))
+            image = self._read_image(index)
             pixels[place] = self._augmented(image, index) if self._augment else self._centred(image)
         images = self._normalization(pixels.transpose(0, 3, 1, 2))
-        return images, torch.from_numpy(self._samples.labels[np.asarray(indices, np.int64)])
+        return images, torch.from_numpy(self._labels[np.asarray(indices, np.int64)])
+
+    @abstractmethod
+    def _read_image(self, index: int) -> Image.Image:
+        """Decode one picture as RGB."""
 
     def _centred(self, image: Image.Image) -> Pixels:
         return np.asarray(resize_and_crop(image, self._size, self._resize))
@@ -192,6 +217,27 @@ class ImageFolderDataset(BatchDataset[Batch]):
         word = random_words(self._seed, self._epoch, FIRST_AUGMENTATION_STREAM, np.asarray([index]))
         fractions: list[float] = random_fractions(random_words(int(word[0]), 0, 0, np.arange(count))).tolist()
         return fractions
+
+
+class ImageFolderDataset(PictureDataset):
+    """Pictures that are files.
+
+    Args:
+        samples: of this split.
+        size: side of the inputs, in pixels.
+        normalization: turns pixels into inputs.
+        augment: a random part of the picture, flipped with probability one half, instead of its centre.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self, samples: Samples, size: int, normalization: Normalization, augment: bool = False, seed: int = 0
+    ) -> None:
+        super().__init__(samples.labels, size, normalization, augment, seed)
+        self._paths = samples.paths
+
+    def _read_image(self, index: int) -> Image.Image:
+        return read_image(Path(self._paths[index]))
 
 
 def resize_before_crop(size: int) -> int:
@@ -215,38 +261,72 @@ def load_image_folder(config: DataConfig, seed: int = 0) -> DataSplits:
     root = resolve_data_path(config.path)
     if not (root / "train").is_dir():
         raise DataError(f"'{root}' has no folder 'train'")
-    validation_names = [name for name in VALIDATION_FOLDERS if (root / name).is_dir()]
-    if len(validation_names) > 1:
-        raise DataError(f"'{root}' has both 'validation' and 'val'; only one may be there")
-    evaluation_names = validation_names + ["test"] * (root / "test").is_dir()
-    if not evaluation_names:
+    folders = [name for name in (*VALIDATION_FOLDERS, "test") if (root / name).is_dir()]
+    if not folders:
         raise DataError(f"'{root}' has none of the folders 'validation', 'val' and 'test'")
-    if len(evaluation_names) == 2 and config.validation_size:
-        raise ConfigError(
-            f"data.validation_size must be 0 where '{root}' has '{evaluation_names[0]}' and 'test', "
-            f"got {config.validation_size}"
-        )
+    evaluation_names = check_evaluation_names(root, folders, config.validation_size)
 
     everything = list_samples(root / "train")
     evaluations = [list_samples(root / name) for name in evaluation_names]
     for name, samples in zip(evaluation_names, evaluations, strict=True):
         _check_same_classes(root, everything, name, samples)
 
+    return make_splits(ImageFolderDataset, everything, evaluations, everything.classes, config, seed)
+
+
+def check_evaluation_names(root: Path, names: Collection[str], validation_size: int) -> list[str]:
+    """The splits that are not for training: for validation, where there is one, then for test.
+
+    Raises:
+        DataError: there are two for validation.
+        ConfigError: images are to be held out although nothing lacks.
+    """
+    if all(name in names for name in VALIDATION_FOLDERS):
+        raise DataError(f"'{root}' has both 'validation' and 'val'; only one may be there")
+    ordered = [name for name in (*VALIDATION_FOLDERS, "test") if name in names]
+    if len(ordered) == 2 and validation_size:
+        raise ConfigError(
+            f"data.validation_size must be 0 where '{root}' has '{ordered[0]}' and 'test', got {validation_size}"
+        )
+    return ordered
+
+
+def make_splits(
+    make_dataset: Callable[[_S, int, Normalization, bool, int], PictureDataset],
+    train: _S,
+    evaluations: Sequence[_S],
+    classes: tuple[str, ...],
+    config: DataConfig,
+    seed: int,
+) -> DataSplits:
+    """Splits of pictures; validation is held out from training where there is only one evaluation split.
+
+    Args:
+        make_dataset: called with samples, size, normalisation, whether to augment, and seed.
+        train: everything that may be trained on.
+        evaluations: for test, or for validation and test.
+        classes: names of the labels.
+        config: sizes, normalisation and augmentation.
+        seed: of the augmentation.
+
+    Raises:
+        ConfigError: a value does not fit the data set.
+    """
     size = config.image_size if config.image_size is not None else DEFAULT_IMAGE_SIZE
     normalization = Normalization(config.mean or MEAN, config.std or STD, channels=_CHANNELS)
-    train_rows, validation_rows = hold_out(len(everything.paths), config.validation_size)
-    test = ImageFolderDataset(evaluations[-1], size, normalization)
+    train_rows, validation_rows = hold_out(len(train.labels), config.validation_size)
+    test = make_dataset(evaluations[-1], size, normalization, False, seed)
     if len(evaluations) == 2:
-        validation = ImageFolderDataset(evaluations[0], size, normalization)
+        validation = make_dataset(evaluations[0], size, normalization, False, seed)
     elif config.validation_size:
-        validation = ImageFolderDataset(everything.take(validation_rows), size, normalization)
+        validation = make_dataset(train.take(validation_rows), size, normalization, False, seed)
     else:
         validation = test
     return DataSplits(
-        train=ImageFolderDataset(everything.take(train_rows), size, normalization, config.augment, seed),
+        train=make_dataset(train.take(train_rows), size, normalization, config.augment, seed),
         validation=validation,
         test=test,
-        labels=everything.classes,
+        labels=classes,
         preprocessing=normalization.describe((_CHANNELS, size, size), resize=resize_before_crop(size)),
     )
 

@@ -24,10 +24,20 @@ def load_data(config: DataConfig, seed: int = 0) -> DataSplits:
         from sterna.data.image_folder import load_image_folder
 
         return load_image_folder(config, seed)
+    if config.name == "shards":
+        from sterna.data.shards import load_shards
+
+        return load_shards(config, seed)
+    if config.name == "coco":
+        from sterna.data.coco import load_coco
+
+        return load_coco(config, seed, vertical_flip=config.vertical_flip, skip_empty=config.skip_empty)
     if config.image_size is not None:
-        raise ConfigError(f"data.image_size is only for image-folder, got {config.image_size} for {config.name}")
+        raise ConfigError(
+            f"data.image_size is only for image-folder and shards, got {config.image_size} for {config.name}"
+        )
     if config.workers:
-        raise ConfigError(f"data.workers is only for image-folder, got {config.workers} for {config.name}")
+        raise ConfigError(f"data.workers is only for image-folder and shards, got {config.workers} for {config.name}")
     if config.name == "cifar10":
         from sterna.data.cifar import load_cifar10
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from sterna.data.dataset import SHUFFLE_STREAM, BatchDataset
-from sterna.data.randomness import random_order
+from sterna.data.dataset import SHARD_ORDER_STREAM, SHUFFLE_STREAM, WINDOW_SHUFFLE_STREAM, BatchDataset
+from sterna.data.randomness import random_order, random_words
 from sterna.errors import ConfigError
 
 _T = TypeVar("_T")
@@ -43,6 +45,43 @@ class EpochShuffleSampler(Sampler[int]):
         return iter(random_order(len(self._dataset), self._seed, self._dataset.epoch, SHUFFLE_STREAM).tolist())
 
 
+class WindowShuffleSampler(EpochShuffleSampler):
+    """All indices, shuffled within a few shards at a time, for disks on which random access is slow.
+
+    In each epoch the shards are put in random order, each ``window`` of them that follow one another are pooled, and
+    the samples of a pool are shuffled. The order depends on the seed and the epoch of the data set alone.
+
+    Args:
+        dataset: to be shuffled.
+        seed: of the run.
+        shards: int ``(n,)``, the shard of each index of the data set (:attr:`BatchDataset.shards`).
+        window: shards in a pool.
+
+    Raises:
+        ConfigError: ``window`` is not positive.
+    """
+
+    def __init__(self, dataset: BatchDataset[Any], seed: int, shards: npt.NDArray[Any], window: int = 8) -> None:
+        if window < 1:
+            raise ConfigError(f"window (={window}) must be at least 1 shard")
+        if shards.shape != (len(dataset),):
+            raise ValueError(f"shards must have shape ({len(dataset)},), one for each image, got {shards.shape}")
+        super().__init__(dataset, seed)
+        numbers, self._shards = np.unique(shards, return_inverse=True)
+        self._shard_count = len(numbers)
+        self._window = window
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices in the order of the current epoch."""
+        seed, epoch = self._seed, self._dataset.epoch
+        pools = np.empty(self._shard_count, np.int64)
+        pools[random_order(self._shard_count, seed, epoch, SHARD_ORDER_STREAM)] = (
+            np.arange(self._shard_count) // self._window
+        )
+        words = random_words(seed, epoch, WINDOW_SHUFFLE_STREAM, np.arange(len(self._shards)))
+        return iter(np.lexsort((words, pools[self._shards])).tolist())
+
+
 def _identity(batch: _T) -> _T:
     """The data set has made the batch already; a named function, so that worker processes can import it."""
     return batch
@@ -67,7 +106,8 @@ def make_loader(
     Args:
         dataset: to be read; its epoch decides order and augmentation.
         batch_size: images in a batch.
-        shuffle: a new order each epoch, instead of the order of the data set.
+        shuffle: a new order each epoch, instead of the order of the data set; images that lie in shards are shuffled
+            within a few shards at a time.
         seed: of the order.
         drop_last: leave out an incomplete last batch.
         workers: processes that prepare batches; 0 prepares them in this one.
@@ -81,10 +121,17 @@ def make_loader(
     if shuffle and part != (0, 1):
         raise ValueError("a part of a data set is read in order; shuffle must be False")
     first, step = part
+    sampler: Sampler[int] | range
+    if not shuffle:
+        sampler = range(first, len(dataset), step)
+    elif dataset.shards is not None:
+        sampler = WindowShuffleSampler(dataset, seed, dataset.shards)
+    else:
+        sampler = EpochShuffleSampler(dataset, seed)
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=EpochShuffleSampler(dataset, seed) if shuffle else range(first, len(dataset), step),
+        sampler=sampler,
         drop_last=drop_last,
         num_workers=workers,
         collate_fn=_identity,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -11,14 +10,83 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from sterna.data.dataset import Batch, BatchDataset
+from sterna.data.dataset import Batch, BatchDataset, DataSplits
 from sterna.data.loader import make_loader
-from sterna.errors import DataError
+from sterna.errors import ConfigError, DataError
+from sterna.tasks.distillation import Teacher
+from sterna.tasks.task import StepResult, Task, evaluation_mode, full_precision_forward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _TOP = 5
+
+
+class Classification(Task[Batch]):
+    """One label for each picture.
+
+    Args:
+        label_smoothing: in ``[0, 1)``.
+        memory_format: that images are brought into.
+        teacher: of distillation, or nothing.
+    """
+
+    name = "classification"
+    metric = "top1"
+    metric_label = "top-1"
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self._label_smoothing = label_smoothing
+        self._memory_format = memory_format
+        self._teacher = teacher
+
+    @torch.no_grad()
+    def check_fit(self, network: nn.Module, data: DataSplits) -> None:
+        """Refuse a network that cannot take the images or has too few outputs (see :class:`Task`)."""
+        images, _ = data.test.__getitems__([0])
+        device = next(network.parameters()).device
+        try:
+            with evaluation_mode(network):
+                logits = network(images.to(device))
+        # A network fails in its own way on images that it was not made for.
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise ConfigError(f"the model does not take images of shape {tuple(images.shape[1:])}: {reason}") from error
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] < len(data.labels):
+            raise ConfigError(
+                f"the model must have at least {len(data.labels)} outputs, one for each label of the data, got {shape}"
+            )
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """The images, in the memory format of the task."""
+        return batch[0].contiguous(memory_format=self._memory_format)
+
+    def step(self, model: nn.Module, batch: Batch) -> StepResult:
+        """Cross-entropy (:func:`classification_loss`), with that of the teacher where there is one."""
+        images, labels = self.inputs(batch), batch[1]
+        logits = model(images)
+        loss = classification_loss(logits, labels, self._label_smoothing)
+        if self._teacher is not None:
+            loss = self._teacher.loss(loss, logits, images)
+        return StepResult(loss, (logits.detach().argmax(1) == labels).sum(), len(labels))
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        dataset: BatchDataset[Batch],
+        *,
+        workers: int = 0,
+        accelerator: Accelerator | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, float]:
+        """As :func:`evaluate`."""
+        return evaluate(model, dataset, workers=workers, accelerator=accelerator, progress=progress)
 
 
 def classification_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -81,7 +149,7 @@ def evaluate(
     loss_sum = 0.0
     metrics: tuple[MulticlassAccuracy, MulticlassAccuracy] | None = None
 
-    with _evaluation_mode(network), _full_precision_forward(network), torch.inference_mode():
+    with evaluation_mode(network), full_precision_forward(network), torch.inference_mode():
         for images, labels in make_loader(
             dataset, batch_size, shuffle=False, seed=0, workers=workers, part=(rank, processes)
         ):
@@ -118,30 +186,3 @@ def _accuracy(classes: int, top: int, device: torch.device) -> MulticlassAccurac
         classes, top_k=min(top, classes), average="micro", validate_args=False, sync_on_compute=False
     )
     return metric.to(device)
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards each module's own mode again (a frozen batch norm stays frozen)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
-def _full_precision_forward(model: nn.Module) -> Iterator[None]:
-    """Take off the autocast that ``Accelerator.prepare`` puts around ``forward``, and put it back afterwards."""
-    original = model.__dict__.get("_original_forward")
-    if original is None:
-        yield
-        return
-    wrapped = model.__dict__["forward"]
-    model.forward = original
-    try:
-        yield
-    finally:
-        model.forward = wrapped

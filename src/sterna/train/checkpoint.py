@@ -25,7 +25,7 @@ from sterna.train.interruption import interrupts_held
 
 FOLDER = "checkpoint"
 FILE = "last.pt"
-FORMAT = 1
+FORMAT = 2
 
 _ABSENT = object()
 _SHOWN_CHARACTERS = 60
@@ -47,6 +47,7 @@ class Checkpoint:
         signs: trits at the beginning of the running epoch, by layer.
         baseline: metrics of the uncompressed model, once they are known.
         best: validation metrics of the best model so far, once there is one.
+        final_sparsity: fraction of zeros that the run aims at.
         log_bytes: length of ``metrics.jsonl``.
         seconds: time spent so far.
     """
@@ -62,6 +63,7 @@ class Checkpoint:
     signs: dict[str, Tensor]
     baseline: dict[str, float] | None
     best: dict[str, float] | None
+    final_sparsity: float
     log_bytes: int
     seconds: float
     format: int = field(default=FORMAT)

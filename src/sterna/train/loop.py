@@ -14,22 +14,34 @@ from typing import Any
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sterna.config import bytes_of
+from sterna.container import coded_bytes, encode
 from sterna.data import BatchDataset, DataSplits, make_loader
 from sterna.errors import SternaError
-from sterna.preparation import LayerStatistics, layer_signs, layer_statistics, set_phase, ternary_layers, update_masks
-from sterna.tasks.classification import classification_loss, evaluate
+from sterna.preparation import (
+    LayerStatistics,
+    choose_masks,
+    latent_weights,
+    layer_signs,
+    layer_statistics,
+    set_phase,
+    ternary_layers,
+    update_masks,
+)
+from sterna.quantizers.ptq import Phase
+from sterna.tasks.task import Task
 from sterna.train.batch_norm import average_batch_norms, freeze_batch_norms, reestimate_batch_norms
 from sterna.train.checkpoint import Checkpoint, random_state, set_random_state
-from sterna.train.distillation import Teacher
 from sterna.train.interruption import interrupts_held
 from sterna.train.optimizer import make_optimizer, set_learning_rate
 from sterna.train.progress import Display, Snapshot
 from sterna.train.recorder import Recorder
 from sterna.train.schedule import Schedule, StepPlan
 from sterna.train.size_estimate import expected_bytes, float_bytes_of
+from sterna.train.size_target import SizeTarget
 
 LOG_INTERVAL = 50
 
@@ -43,7 +55,7 @@ class TrainingLoop:
     Args:
         network: prepared, on the accelerator's device; trained in place.
         data: to train, validate and test on.
-        teacher: of distillation, or nothing.
+        task: loss and metrics.
         accelerator: made with ``split_batches``, so that the batch size counts all processes.
         recorder: gets the recipe's files.
         baseline: metrics of the uncompressed model; nothing means to measure them at the end of the dense phase.
@@ -52,7 +64,7 @@ class TrainingLoop:
 
     Attributes:
         step: steps done.
-        baseline: metrics of the uncompressed model on the test images.
+        baseline: metrics of the uncompressed model on the test images, once they are known.
         best: validation metrics of the best model kept.
         schedule: of the run.
     """
@@ -61,7 +73,7 @@ class TrainingLoop:
         self,
         network: nn.Module,
         data: DataSplits,
-        teacher: Teacher | None,
+        task: Task[Any],
         accelerator: Accelerator,
         recorder: Recorder,
         *,
@@ -71,7 +83,7 @@ class TrainingLoop:
     ) -> None:
         recipe = recorder.recipe
         self._recipe, self._data, self._recorder = recipe, data, recorder
-        self._accelerator, self._teacher, self._log_interval = accelerator, teacher, log_interval
+        self._accelerator, self._task, self._log_interval = accelerator, task, log_interval
         self._network = network
         self._average = _moving_average(network, recipe.train.ema_decay, accelerator.device)
         loader = make_loader(
@@ -87,14 +99,16 @@ class TrainingLoop:
         )
         if recipe.train.compile:
             network.compile()
-        self._memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self._float_bytes = float_bytes_of(network, recipe.storage.float_dtype)
 
         self.schedule = Schedule(recipe, len(self._loader))
         self.step = 0
         self.baseline = baseline
         self.best: dict[str, float] | None = None
-        self._phase = next(iter(ternary_layers(network).values())).current_phase
+        self._phase = current_phase(network)
+        self._size_target = None
+        if recipe.ternary is not None and recipe.ternary.target_size is not None:
+            self._size_target = SizeTarget(bytes_of(recipe.ternary.target_size))
         self._totals = torch.zeros(2, 3, dtype=torch.float64, device=accelerator.device)
         self._signs = layer_signs(self.result)
         self._seconds_before = 0.0
@@ -131,9 +145,9 @@ class TrainingLoop:
         self._model.train()
         if self._recipe.train.freeze_batch_norm:
             freeze_batch_norms(self._network)
-        for images, labels in skip_first_batches(self._loader, steps_done) if steps_done else self._loader:
+        for batch in skip_first_batches(self._loader, steps_done) if steps_done else self._loader:
             with interrupts_held():
-                self._train_step(images, labels)
+                self._train_step(batch)
             display.advance(self.step)
             if self.step % self._log_interval == 0:
                 self._log_interval_metrics(display)
@@ -141,18 +155,14 @@ class TrainingLoop:
             if self.step % self._recipe.train.checkpoint_steps == 0 and not ends_epoch:
                 self._save_checkpoint()
 
-    def _train_step(self, images: Tensor, labels: Tensor) -> None:
-        options, rates = self._recipe.train, self._recipe.optimizer
+    def _train_step(self, batch: Any) -> None:
+        rates = self._recipe.optimizer
         plan = self.schedule.at(self.step)
         self._apply(plan)
         set_learning_rate(self._optimizer, rates.learning_rate * plan.learning_rate_factor)
 
-        images = images.contiguous(memory_format=self._memory_format)
-        logits = self._model(images)
-        loss = classification_loss(logits, labels, options.label_smoothing)
-        if self._teacher is not None:
-            loss = self._teacher.loss(loss, logits, images)
-        self._accelerator.backward(loss)
+        result = self._task.step(self._model, batch)
+        self._accelerator.backward(result.loss)
         if rates.gradient_clip > 0.0:
             self._accelerator.clip_grad_norm_(self._model.parameters(), rates.gradient_clip)
         self._optimizer.step()
@@ -162,24 +172,44 @@ class TrainingLoop:
         self.step += 1
 
         with torch.no_grad():
-            count = len(labels)
-            right = (logits.argmax(1) == labels).sum()
             # Kept on the device: reading a number at each step would stop the processor.
-            self._totals += torch.stack((loss.double() * count, right.double(), right.new_tensor(count).double()))
+            loss = result.loss.detach().double()
+            right = result.right.double() if result.right is not None else torch.full_like(loss, math.nan)
+            self._totals += torch.stack((loss * result.images, right, torch.full_like(loss, result.images)))
 
     def _apply(self, plan: StepPlan) -> None:
         """Bring masks and phase to what this step needs."""
         if self.baseline is None and self.step == self.schedule.dense_steps:
             average_batch_norms(self.result, self._accelerator)
             self.baseline = self._evaluate(self._data.test)
+        if plan.weighs and self._size_target is not None:
+            self.schedule.final_sparsity = self._weigh(self._size_target)
         if plan.updates_masks:
-            update_masks(self._network, plan.sparsity)
+            update_masks(self._network, self.schedule.sparsity(self.step))
         if plan.phase != self._phase:
             set_phase(self._network, plan.phase)
             self._phase = plan.phase
             if self._average is not None:
                 # Weights of two phases do not mix; loading also tells the copy which phase it is in.
                 self._average.module.load_state_dict(self._network.state_dict())
+
+    @torch.no_grad()
+    def _weigh(self, target: SizeTarget) -> float:
+        """The fraction of zeros for the size of file that the recipe asks for; equal on every process."""
+        network, coder = self._network, self._recipe.storage.coder
+        model = self._recorder.convert(network, {}, "test", finished=False)
+        other_bytes = len(encode(model, coder=coder)) - sum(
+            coded_bytes(tensor.trits, coder) for tensor in model.ternary().values()
+        )
+
+        def trit_bytes(sparsity: float) -> int:
+            weights, masks = latent_weights(network), choose_masks(network, sparsity)
+            return sum(
+                coded_bytes((weights[name].sign() * mask).to(torch.int8).cpu().numpy(), coder)
+                for name, mask in masks.items()
+            )
+
+        return target.solve(self.schedule.final_sparsity, trit_bytes, other_bytes)
 
     # ---- What is recorded --------------------------------------------------------------------------------------------
 
@@ -211,7 +241,7 @@ class TrainingLoop:
             average_batch_norms(model, self._accelerator)
         validation = self._evaluate(self._data.validation)
         statistics = layer_statistics(self.result, self._signs)
-        snapshot = self._snapshot(totals, statistics, validation["top1"])
+        snapshot = self._snapshot(totals, statistics, (self._task.metric_label, validation[self._task.metric]))
         self._recorder.log(
             {
                 "epoch": snapshot.epoch,
@@ -244,7 +274,8 @@ class TrainingLoop:
             return
         if self._data.validation is self._data.test and self.step < self.schedule.total_steps:
             return
-        if self._data.validation is self._data.test or self.best is None or validation["top1"] >= self.best["top1"]:
+        metric = self._task.metric
+        if self._data.validation is self._data.test or self.best is None or validation[metric] >= self.best[metric]:
             self._recorder.save_best(self.result, validation)
             self.best = validation
 
@@ -255,17 +286,25 @@ class TrainingLoop:
             The validation metrics of the final model.
         """
         self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
+        if self._size_target is not None:
+            # Weights have crossed the frozen thresholds since these were chosen.
+            self.schedule.final_sparsity = self._weigh(self._size_target)
+            for model in {self._network, self.result}:
+                update_masks(model, self.schedule.final_sparsity)
         # An epoch of augmentation that no training step has seen.
         self._loader.set_epoch(self._recipe.train.epochs)
-        batches = ((images.contiguous(memory_format=self._memory_format), labels) for images, labels in self._loader)
-        reestimate_batch_norms(self.result, batches, self._recipe.train.batch_norm_batches)
+        if not self._recipe.train.freeze_batch_norm:
+            inputs = (self._task.inputs(batch) for batch in self._loader)
+            reestimate_batch_norms(self.result, inputs, self._recipe.train.batch_norm_batches)
         average_batch_norms(self.result, self._accelerator)
         validation = self._evaluate(self._data.validation)
         self.keep_if_best(validation)
         return validation
 
     def _evaluate(self, dataset: BatchDataset[Any]) -> dict[str, float]:
-        return evaluate(self.result, dataset, workers=self._recipe.data.workers, accelerator=self._accelerator)
+        return self._task.evaluate(
+            self.result, dataset, workers=self._recipe.data.workers, accelerator=self._accelerator
+        )
 
     def _read_totals(self) -> list[list[float]]:
         """Totals over all processes."""
@@ -273,10 +312,13 @@ class TrainingLoop:
         return totals
 
     def _snapshot(
-        self, totals: list[list[float]], statistics: tuple[LayerStatistics, ...], validation_top1: float | None = None
+        self,
+        totals: list[list[float]],
+        statistics: tuple[LayerStatistics, ...],
+        validation: tuple[str, float] | None = None,
     ) -> Snapshot:
         loss, train_top1 = _means(totals[_EPOCH])
-        weights = sum(layer.weights for layer in statistics)
+        weights = sum(layer.weights for layer in statistics) or 1
         return Snapshot(
             step=self.step,
             epoch=(self.step - 1) // self.schedule.steps_per_epoch + 1,
@@ -284,9 +326,9 @@ class TrainingLoop:
             loss=loss,
             train_top1=train_top1,
             sparsity=sum(layer.sparsity * layer.weights for layer in statistics) / weights,
-            cosine=sum(layer.cosine for layer in statistics) / len(statistics),
+            cosine=sum(layer.cosine for layer in statistics) / (len(statistics) or 1),
             expected_bytes=expected_bytes(statistics, self._float_bytes),
-            validation_top1=validation_top1,
+            validation=validation,
         )
 
     def _learning_rate(self) -> float:
@@ -323,6 +365,7 @@ class TrainingLoop:
                 signs=self._signs,
                 baseline=self.baseline,
                 best=self.best,
+                final_sparsity=self.schedule.final_sparsity,
                 log_bytes=self._recorder.synchronize_log(),
                 seconds=self.seconds,
             )
@@ -335,7 +378,8 @@ class TrainingLoop:
         self._optimizer.load_state_dict(checkpoint.optimizer)
         if self._average is not None and checkpoint.average is not None:
             self._average.load_state_dict(checkpoint.average)
-        self._phase = next(iter(ternary_layers(self._network).values())).current_phase
+        self._phase = current_phase(self._network)
+        self.schedule.final_sparsity = checkpoint.final_sparsity
         self.step, self.baseline, self.best = checkpoint.step, checkpoint.baseline, checkpoint.best
         self._totals = checkpoint.totals.to(device)
         if not self._accelerator.is_main_process:
@@ -353,7 +397,14 @@ def _moving_average(network: nn.Module, decay: float, device: torch.device) -> A
     return AveragedModel(network, device, multi_avg_fn=update).eval()
 
 
-def _means(totals: list[float]) -> tuple[float, float]:
-    """Loss and accuracy in percent."""
+def current_phase(network: nn.Module) -> Phase:
+    """The phase of a prepared network; one that is not prepared is dense."""
+    return next((layer.current_phase for layer in ternary_layers(network).values()), "dense")
+
+
+def _means(totals: list[float]) -> tuple[float, float | None]:
+    """Loss, and accuracy in percent where the task has one."""
     loss, right, images = totals
-    return (loss / images, 100.0 * right / images) if images else (0.0, 0.0)
+    if not images:
+        return 0.0, 0.0
+    return loss / images, 100.0 * right / images if math.isfinite(right) else None

@@ -22,35 +22,33 @@ class Snapshot:
         epoch: the running epoch, from 1.
         phase: of the ternary layers.
         loss: mean over the running epoch.
-        train_top1: percent, over the running epoch.
+        train_top1: percent, over the running epoch; nothing where the task has no such notion.
         sparsity: fraction of zeros.
         cosine: mean over layers, between latent and ternary weights.
         expected_bytes: of the file, if training ended here.
-        validation_top1: percent, at the end of an epoch.
+        validation: name and value in percent of the metric that counts, at the end of an epoch.
     """
 
     step: int
     epoch: int
     phase: str
     loss: float
-    train_top1: float
+    train_top1: float | None
     sparsity: float
     cosine: float
     expected_bytes: int
-    validation_top1: float | None = None
+    validation: tuple[str, float] | None = None
 
     def text(self) -> str:
         """The numbers in one line."""
-        parts = [
-            f"{self.phase:7}",
-            f"loss {self.loss:.4f}",
-            f"train {self.train_top1:.2f} %",
-            f"zeros {100 * self.sparsity:.1f} %",
-            f"cosine {self.cosine:.3f}",
-            f"file {self.expected_bytes / 1000:.1f} kB",
-        ]
-        if self.validation_top1 is not None:
-            parts.append(f"validation {self.validation_top1:.2f} %")
+        parts = [f"{self.phase:7}", f"loss {self.loss:.4f}"]
+        if self.train_top1 is not None:
+            parts.append(f"train {self.train_top1:.2f} %")
+        if self.phase != "dense":
+            parts += [f"zeros {100 * self.sparsity:.1f} %", f"cosine {self.cosine:.3f}"]
+            parts.append(f"file {self.expected_bytes / 1000:.1f} kB")
+        if self.validation is not None:
+            parts.append(f"validation {self.validation[0]} {self.validation[1]:.2f} %")
         return "  ".join(parts)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors.torch import save as dump_safetensors
 from torch import nn
 
 from sterna.config import Recipe
 from sterna.container import read, save, write_whole
-from sterna.conversion import convert
+from sterna.conversion import convert, convert_as_is
 from sterna.data import DataSplits
 from sterna.ternary_model import TernaryModel
 from sterna.train.checkpoint import Checkpoint, save_checkpoint
@@ -47,8 +48,9 @@ class Recorder:
         self.recipe = recipe
         self.run_dir = run_dir
         self.source_sha256 = source_sha256
-        self.last_path = run_dir / f"{recipe.name}.sterna"
-        self.best_path = run_dir / f"{recipe.name}.best.sterna"
+        suffix = "sterna" if recipe.ternary is not None else "safetensors"
+        self.last_path = run_dir / f"{recipe.name}.{suffix}"
+        self.best_path = run_dir / f"{recipe.name}.best.{suffix}"
         self._data = data
         self._log = MetricsLog(run_dir / "metrics.jsonl", log_bytes) if accelerator.is_main_process else None
 
@@ -66,12 +68,14 @@ class Recorder:
         if self._log is not None:
             save_checkpoint(checkpoint, self.run_dir)
 
-    def convert(self, model: nn.Module, metrics: Mapping[str, float], split: str) -> TernaryModel:
-        """Convert a trained model, with all that its file says about it."""
+    def convert(
+        self, model: nn.Module, metrics: Mapping[str, float], split: str, *, finished: bool = True
+    ) -> TernaryModel:
+        """Convert a trained model, with all that its file says about it; or one that is not ``finished`` training."""
         recipe = self.recipe
         metadata = {
             "model": {"name": recipe.model.name, "arguments": dict(recipe.model.arguments)},
-            "task": "classification",
+            "task": recipe.task,
             "labels": list(self._data.labels),
             "preprocessing": dict(self._data.preprocessing),
             "recipe": recipe.model_dump(mode="json"),
@@ -81,12 +85,22 @@ class Recorder:
         if recipe.model.license is not None:
             metadata["license"] = recipe.model.license
         storage = recipe.storage
-        return convert(model, float_dtype=storage.float_dtype, int8=storage.int8, metadata=metadata)
+        conversion = convert if finished else convert_as_is
+        return conversion(model, float_dtype=storage.float_dtype, int8=storage.int8, metadata=metadata)
 
     def save_best(self, model: nn.Module, metrics: Mapping[str, float]) -> None:
         """Keep a model as the best so far; until the end of the run its file says how well it validates."""
-        if self._log is not None:
+        if self._log is None:
+            return
+        if self.recipe.ternary is None:
+            self.save_floats(model, self.best_path)
+        else:
             self.save(self.convert(model, metrics, "validation"), self.best_path)
+
+    def save_floats(self, model: nn.Module, path: Path) -> int:
+        """Write a model that is not ternary as safetensors, and return the size of its file in bytes."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        return write_whole(path, dump_safetensors(tensors))
 
     def save(self, model: TernaryModel, path: Path) -> int:
         """Write a model with the coder of the recipe, and return the size of its file in bytes."""
@@ -104,7 +118,7 @@ class Recorder:
 
 def file_metrics(metrics: Mapping[str, float], split: str) -> dict[str, float | str]:
     """What a file says about its accuracy."""
-    return {**{key: metrics[key] for key in ("top1", "top5", "images") if key in metrics}, "split": split}
+    return {**{key: value for key, value in metrics.items() if key != "loss"}, "split": split}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +15,23 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, send_to_device
 from torch import nn
 
-from sterna.config import Recipe
+from sterna.config import DetectionConfig, Recipe
 from sterna.container import write_whole
 from sterna.conversion import int8_weights
-from sterna.data import DataSplits, load_data
+from sterna.data import DataSplits, load_data, make_loader
 from sterna.errors import CheckpointError, ConfigError, SternaError
 from sterna.loading import fill
 from sterna.models import build_model, load_weights
 from sterna.preparation import prepare
-from sterna.tasks.classification import evaluate
+from sterna.tasks.classification import Classification
+from sterna.tasks.distillation import make_teacher
+from sterna.tasks.task import Task
 from sterna.ternary_model import TernaryModel
+from sterna.train.batch_norm import are_folded, restore_batch_norms
 from sterna.train.checkpoint import Checkpoint, check_resumable, checkpoint_path, load_checkpoint
-from sterna.train.distillation import make_teacher
 from sterna.train.loop import LOG_INTERVAL, TrainingLoop
 from sterna.train.progress import make_display
 from sterna.train.recipe import dump_recipe
@@ -38,7 +43,7 @@ class CompressResult:
     """What came out of a run.
 
     Args:
-        path: of the final model.
+        path: of the final model: a ``.sterna`` file, or ``.safetensors`` of a run in floating point.
         file_bytes: its size.
         metrics: of the file on the test images.
         baseline_metrics: of the uncompressed model on the test images; without pretrained weights, of the model at
@@ -48,6 +53,7 @@ class CompressResult:
         steps: of training.
         best_path: of the model that validated best, which may be the final one.
         best_metrics: of that file on the test images.
+        metric: key of the metric that counts.
     """
 
     path: Path
@@ -59,6 +65,7 @@ class CompressResult:
     steps: int
     best_path: Path
     best_metrics: dict[str, float]
+    metric: str
 
 
 def compress(
@@ -95,20 +102,23 @@ def compress(
     accelerator = _make_accelerator(recipe)
     _seed(recipe.seed)
     network = build_model(recipe.model)
-    source_sha256 = load_weights(network, recipe.model.weights) if recipe.model.weights is not None else None
+    source_sha256 = _load_weights(network, recipe)
     if checkpoint is not None:
         check_resumable(checkpoint, recipe, source_sha256, accelerator.num_processes)
     data = load_data(recipe.data, recipe.seed)
-    _check_fit(network, data)
     if recipe.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
     network.to(accelerator.device)
-    teacher = make_teacher(recipe, network, accelerator.device)
+    make_task(recipe).check_fit(network, data)
+    if source_sha256 is not None and not recipe.train.freeze_batch_norm and are_folded(network):
+        restore_batch_norms(network, _inputs(recipe, data, accelerator.device))
+    task = make_task(recipe, network, accelerator.device)
     baseline = checkpoint.baseline if checkpoint is not None else None
-    if baseline is None and source_sha256 is not None:
-        baseline = evaluate(network, data.test, workers=recipe.data.workers, accelerator=accelerator)
-    prepare(network, recipe.ternary)
-    int8_weights(network, recipe.storage.int8)  # a pattern that matches nothing is refused now, not after training
+    if baseline is None and source_sha256 is not None and not recipe.model.fresh:
+        baseline = task.evaluate(network, data.test, workers=recipe.data.workers, accelerator=accelerator)
+    if recipe.ternary is not None:
+        prepare(network, recipe.ternary)
+        int8_weights(network, recipe.storage.int8)  # a pattern that matches nothing is refused now, not after training
 
     if accelerator.is_main_process:
         write_whole(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
@@ -116,7 +126,7 @@ def compress(
     recorder = Recorder(recipe, run_dir, data, source_sha256, accelerator, log_bytes)
     try:
         loop = TrainingLoop(
-            network, data, teacher, accelerator, recorder, baseline=baseline, log_interval=log_interval, started=started
+            network, data, task, accelerator, recorder, baseline=baseline, log_interval=log_interval, started=started
         )
         if checkpoint is not None:
             loop.restore(checkpoint)
@@ -125,7 +135,7 @@ def compress(
                 progress and accelerator.is_main_process, recipe.train.epochs, loop.schedule.total_steps, loop.step
             )
         )
-        return _finish(loop, recorder, data, accelerator)
+        return _finish(loop, recorder, data, task, accelerator)
     finally:
         recorder.close()
 
@@ -154,7 +164,7 @@ def _make_accelerator(recipe: Recipe) -> Accelerator:
         mixed_precision="bf16" if recipe.train.precision == "bfloat16" else "no",
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         # Learned scales get no gradient before the ternary phase.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.ternary.scale == "learned")],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=_may_leave_out(recipe))],
     )
     if recipe.train.batch_size % accelerator.num_processes:
         raise ConfigError(
@@ -170,47 +180,86 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-@torch.no_grad()
-def _check_fit(network: nn.Module, data: DataSplits) -> None:
-    """Refuse a network that cannot take the images or has too few outputs, before any time is spent."""
-    images, _ = data.test.__getitems__([0])
-    network.eval()
-    try:
-        logits = network(images)
-    # A network fails in its own way on images that it was not made for.
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise ConfigError(f"the model does not take images of shape {tuple(images.shape[1:])}: {reason}") from error
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] < len(data.labels):
-        raise ConfigError(
-            f"the model must have at least {len(data.labels)} outputs, one for each label of the data, got {shape}"
-        )
+def make_task(recipe: Recipe, network: nn.Module | None = None, device: torch.device | None = None) -> Task[Any]:
+    """The task of a recipe; with a network, also its teacher.
+
+    Args:
+        recipe: its ``task``, ``train`` and ``distillation``.
+        network: uncompressed, with its weights: the teacher of itself.
+        device: that the teacher runs on.
+
+    Raises:
+        ConfigError: the teacher would have no trained weights.
+        DataError: the weights of the teacher are missing or do not fit.
+    """
+    if recipe.task != "classification":
+        from sterna.tasks.detection import Detection, FeatureTeacher  # brings in the reader of COCO's files
+
+        options = recipe.detection or DetectionConfig()
+        guide = None
+        if network is not None and options.feature_weight > 0.0:
+            guide = FeatureTeacher(deepcopy(network), options.feature_weight)
+        return Detection(recipe.task == "instance-segmentation", options.max_dets, guide)
+    teacher = make_teacher(recipe, network, device or torch.device("cpu")) if network is not None else None
+    memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    return Classification(recipe.train.label_smoothing, memory_format, teacher)
 
 
-def _finish(loop: TrainingLoop, recorder: Recorder, data: DataSplits, accelerator: Accelerator) -> CompressResult:
+def _may_leave_out(recipe: Recipe) -> bool:
+    """Whether parameters may get no gradient in a step: learned scales before the ternary phase."""
+    return recipe.ternary is not None and recipe.ternary.scale == "learned"
+
+
+def _load_weights(network: nn.Module, recipe: Recipe) -> str | None:
+    model = recipe.model
+    if model.weights is None:
+        return None
+    return load_weights(network, model.weights, prefix=model.weights_prefix, fresh=model.fresh)
+
+
+def _inputs(recipe: Recipe, data: DataSplits, device: torch.device) -> Iterator[Any]:
+    """Training images for a network before it is trained; the same on every process and in every run."""
+    task = make_task(recipe)
+    data.train.set_epoch(recipe.train.epochs + 1)  # augmentation that no training step sees
+    loader = make_loader(data.train, recipe.train.batch_size, shuffle=True, seed=recipe.seed)
+    for batch in islice(loader, max(1, recipe.train.batch_norm_batches)):
+        yield task.inputs(send_to_device(batch, device))
+
+
+def _finish(
+    loop: TrainingLoop, recorder: Recorder, data: DataSplits, task: Task[Any], accelerator: Accelerator
+) -> CompressResult:
     """Convert, measure what was converted, and write it; the first process does it for all."""
     validation = loop.finish()
     results: list[Any] = [None]
     if accelerator.is_main_process:
         recipe = recorder.recipe
-        last = recorder.convert(loop.result, validation, "validation")
-        last, metrics = _measure(last, recipe, data, accelerator.device)
-        file_bytes = recorder.save(last, recorder.last_path)
-        best, best_metrics = _measure(recorder.read_best(), recipe, data, accelerator.device)
-        recorder.save(best, recorder.best_path)
-        if loop.baseline is None:
+        sparsity = 0.0
+        if recipe.ternary is None:
+            file_bytes = recorder.save_floats(loop.result, recorder.last_path)
+            metrics = _measure_floats(recorder.last_path, recipe, data, task, accelerator.device)
+            best_metrics = _measure_floats(recorder.best_path, recipe, data, task, accelerator.device)
+        else:
+            last = recorder.convert(loop.result, validation, "validation")
+            last, metrics = _measure(last, recipe, data, task, accelerator.device)
+            file_bytes = recorder.save(last, recorder.last_path)
+            best, best_metrics = _measure(recorder.read_best(), recipe, data, task, accelerator.device)
+            recorder.save(best, recorder.best_path)
+            sparsity = float(last.sparsity)
+        baseline = loop.baseline if recipe.ternary is not None else metrics
+        if baseline is None:
             raise RuntimeError("a run always passes the end of its dense phase")
         result = CompressResult(
             path=recorder.last_path,
             file_bytes=file_bytes,
             metrics=metrics,
-            baseline_metrics=loop.baseline,
-            sparsity=float(last.sparsity),
+            baseline_metrics=baseline,
+            sparsity=sparsity,
             seconds=round(loop.seconds, 3),
             steps=loop.step,
             best_path=recorder.best_path,
             best_metrics=best_metrics,
+            metric=task.metric,
         )
         names = {"path": result.path.name, "best_path": result.best_path.name}
         write_json(recorder.run_dir / "result.json", {**asdict(result), **names})
@@ -221,10 +270,19 @@ def _finish(loop: TrainingLoop, recorder: Recorder, data: DataSplits, accelerato
 
 
 def _measure(
-    model: TernaryModel, recipe: Recipe, data: DataSplits, device: torch.device
+    model: TernaryModel, recipe: Recipe, data: DataSplits, task: Task[Any], device: torch.device
 ) -> tuple[TernaryModel, dict[str, float]]:
     """Test a fresh network filled with a stored model, and write the result into its metadata."""
     network = fill(build_model(recipe.model), model).to(device)
-    metrics = evaluate(network, data.test, workers=recipe.data.workers)
+    metrics = task.evaluate(network, data.test, workers=recipe.data.workers)
     metadata = {**model.metadata, "metrics": file_metrics(metrics, "test")}
     return TernaryModel(model.tensors, metadata), metrics
+
+
+def _measure_floats(
+    path: Path, recipe: Recipe, data: DataSplits, task: Task[Any], device: torch.device
+) -> dict[str, float]:
+    """Test a fresh network filled from a file of a run in floating point."""
+    network = build_model(recipe.model)
+    load_weights(network, path.resolve())
+    return task.evaluate(network.to(device), data.test, workers=recipe.data.workers)

@@ -22,12 +22,14 @@ class StepPlan:
         phase: of the ternary layers in its forward pass.
         sparsity: fraction of zeros that the ramp asks for at this step.
         updates_masks: whether the masks are chosen anew before the forward pass.
+        weighs: whether the final sparsity is found anew from a target size, before the masks are chosen.
         learning_rate_factor: multiplies ``optimizer.learning_rate``.
     """
 
     phase: Phase
     sparsity: float
     updates_masks: bool
+    weighs: bool
     learning_rate_factor: float
 
 
@@ -51,6 +53,7 @@ class Schedule:
         ternary_start: the first step of the ternary phase.
         ramp_end: the step at which the masks get their final sparsity.
         freeze_start: from here on the masks no longer change.
+        final_sparsity: fraction of zeros at the end; a run with a target size changes it.
     """
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
@@ -64,14 +67,21 @@ class Schedule:
         self.ramp_end = min(round((ramp_start_epoch + schedule.ramp_epochs) * steps_per_epoch), last)
         self.freeze_start = round((epochs - schedule.freeze_epochs) * steps_per_epoch)
         self._initial_sparsity = schedule.initial_sparsity
-        self._final_sparsity = recipe.ternary.sparsity
+        self.final_sparsity = recipe.ternary.sparsity if recipe.ternary is not None else 0.0
+        if recipe.ternary is None:
+            self.dense_steps = self.ternary_start = self.ramp_end = self.freeze_start = self.total_steps
         self._mask_interval = schedule.mask_interval
         self._warmup_steps = round(recipe.optimizer.warmup_epochs * steps_per_epoch)
 
     def at(self, step: int) -> StepPlan:
         """The plan of a step in ``0 .. total_steps - 1``."""
+        updates = self._updates_masks(step)
         return StepPlan(
-            self.phase(step), self._sparsity(step), self._updates_masks(step), self._learning_rate_factor(step)
+            self.phase(step),
+            self.sparsity(step),
+            updates,
+            updates and self._weighs(step),
+            self._learning_rate_factor(step),
         )
 
     def phase(self, step: int) -> Phase:
@@ -81,16 +91,17 @@ class Schedule:
         return "pruned" if step < self.ternary_start else "ternary"
 
     def is_settled(self, step: int) -> bool:
-        """Whether a model after ``step`` steps is ternary and at the final sparsity."""
-        return step > max(self.ternary_start, self.ramp_end)
+        """Whether a model after ``step`` steps is ternary and at the final sparsity, if it is to become so."""
+        return self.dense_steps == self.total_steps or step > max(self.ternary_start, self.ramp_end)
 
-    def _sparsity(self, step: int) -> float:
+    def sparsity(self, step: int) -> float:
+        """The fraction of zeros that the ramp asks for at a step."""
         if step < self.dense_steps:
             return 0.0
         if step >= self.ramp_end:
-            return self._final_sparsity
+            return self.final_sparsity
         progress = (step - self.dense_steps) / (self.ramp_end - self.dense_steps)
-        return cubic_sparsity(progress, self._initial_sparsity, self._final_sparsity)
+        return cubic_sparsity(progress, min(self._initial_sparsity, self.final_sparsity), self.final_sparsity)
 
     def _updates_masks(self, step: int) -> bool:
         if step == self.ramp_end:
@@ -98,6 +109,14 @@ class Schedule:
         if step < self.dense_steps or step >= self.freeze_start:
             return False
         return (step - self.dense_steps) % self._mask_interval == 0
+
+    def _weighs(self, step: int) -> bool:
+        """At the first masks, the full ones and the last ones, and at the first of each epoch."""
+        if step in (self.dense_steps, self.ramp_end):
+            return True
+        previous = step - self._mask_interval
+        is_last = step + self._mask_interval >= max(self.freeze_start, self.ramp_end + 1)
+        return is_last or step // self.steps_per_epoch != previous // self.steps_per_epoch
 
     def _learning_rate_factor(self, step: int) -> float:
         warmup = min(self._warmup_steps, self.total_steps)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sterna.config import DistillationConfig
 from sterna.errors import ConfigError
 from sterna.models import build_model
-from sterna.train.distillation import Teacher, distillation_loss, make_teacher
+from sterna.tasks.distillation import Teacher, distillation_loss, make_teacher
 
 CPU = torch.device("cpu")
 

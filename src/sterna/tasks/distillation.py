@@ -91,7 +91,7 @@ def make_teacher(recipe: Recipe, uncompressed: nn.Module, device: torch.device) 
         network = deepcopy(uncompressed)
     else:
         network = build_model(config.teacher)
-        load_weights(network, chosen.weights)
+        load_weights(network, chosen.weights, prefix=chosen.weights_prefix, fresh=chosen.fresh)
     if recipe.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
     return Teacher(network, config, recipe.train.precision, device)
