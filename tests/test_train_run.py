@@ -257,9 +257,10 @@ def stop_run(recipe: Recipe, run_dir: Path, stop_at: int, monkeypatch: pytest.Mo
             raise KeyboardInterrupt
         step(self, batch)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(TrainingLoop, "_train_step", stopping)
-        compress(recipe, run_dir, progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            compress(recipe, run_dir, progress=False)
 
 
 def test_a_run_in_floating_point_begins_a_ternary_one(tmp_path: Path) -> None:
@@ -285,9 +286,9 @@ def test_a_run_in_floating_point_resumes_to_equal_bytes(tmp_path: Path, monkeypa
 def test_folded_weights_are_trained_with_statistics_of_their_own(tmp_path: Path) -> None:
     network = build_model("digits_cnn")
     save_file(network.state_dict(), tmp_path / "fresh.safetensors")  # means 0, variances 1: as a folded file has them
-    recipe = digits_recipe(model={"weights": str(tmp_path / "fresh.safetensors")}, ternary=None, train={"epochs": 1})
+    recipe = digits_recipe(model={"weights": str(tmp_path / "fresh.safetensors")}, ternary=None)
     result = compress(recipe, tmp_path / "run", progress=False)
-    assert result.metrics["top1"] > 50.0
+    assert result.metrics["top1"] > 70.0
 
 
 def test_a_target_size_survives_a_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

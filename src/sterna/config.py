@@ -171,6 +171,7 @@ class TrainConfig(_Frozen):
     batch_norm_batches: IntegerOrZero = Field(
         default=100, description="training batches that re-estimate batch norm after training; 0 switches it off"
     )
+    validation_interval: Count = Field(default=1, description="epochs from one validation to the next")
     checkpoint_steps: Count = Field(default=200, description="steps between two checkpoints")
 
 

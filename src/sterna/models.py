@@ -1,7 +1,8 @@
 """Networks by name, and the weights they start from.
 
-``cifar_resnet20`` to ``cifar_resnet56`` and ``digits_cnn`` are built here; ``torchvision:NAME`` and ``timm:NAME``
-are built by those libraries, always without their pretrained weights.
+``cifar_resnet20`` to ``cifar_resnet56`` and ``digits_cnn`` are built here, ``maskrcnn_resnet18_fpn`` and the like in
+:mod:`sterna.detectors`; ``torchvision:NAME`` and ``timm:NAME`` are built by those libraries, always without their
+pretrained weights.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sterna.data.paths import resolve_data_path
+from sterna.detectors import detector_names, find_detector
 from sterna.errors import ConfigError, DataError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -161,6 +163,7 @@ _OWN_MODELS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet44": cifar_resnet44,
     "cifar_resnet56": cifar_resnet56,
     "digits_cnn": DigitsCNN,
+    **{name: find_detector(name) for name in detector_names()},
 }
 
 

@@ -260,6 +260,7 @@ def _parse_annotation(
 
 
 def starts_of(lengths: Sequence[int] | Indices) -> Indices:
+    """Where each of consecutive parts begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -42,7 +42,7 @@ class Task(ABC, Generic[_B]):
         metric_label: the same, for people.
     """
 
-    name: ClassVar[str]
+    name: str
     metric: str
     metric_label: str
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -239,9 +239,14 @@ class TrainingLoop:
         self._check_finite(loss)
         for model in {self._network, self.result}:
             average_batch_norms(model, self._accelerator)
-        validation = self._evaluate(self._data.validation)
         statistics = layer_statistics(self.result, self._signs)
-        snapshot = self._snapshot(totals, statistics, (self._task.metric_label, validation[self._task.metric]))
+        snapshot = self._snapshot(totals, statistics)
+        is_last = self.step == self.schedule.total_steps
+        validation = None
+        if is_last or snapshot.epoch % self._recipe.train.validation_interval == 0:
+            validation = self._evaluate(self._data.validation)
+            value = validation[self._task.metric]
+            snapshot = replace(snapshot, validation=(self._task.metric_label, value))
         self._recorder.log(
             {
                 "epoch": snapshot.epoch,
@@ -259,7 +264,8 @@ class TrainingLoop:
             }
         )
         display.end_epoch(snapshot)
-        self.keep_if_best(validation)
+        if validation is not None:
+            self.keep_if_best(validation)
         self._totals[_EPOCH].zero_()
         self._signs = layer_signs(self.result)
         self._save_checkpoint()
@@ -283,7 +289,7 @@ class TrainingLoop:
         """Take off what training wrapped around the model, measure batch norms anew, and validate for the last time.
 
         Returns:
-            The validation metrics of the final model.
+            The validation metrics of the final model; none where validation would read the test images.
         """
         self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
         if self._size_target is not None:
@@ -297,7 +303,7 @@ class TrainingLoop:
             inputs = (self._task.inputs(batch) for batch in self._loader)
             reestimate_batch_norms(self.result, inputs, self._recipe.train.batch_norm_batches)
         average_batch_norms(self.result, self._accelerator)
-        validation = self._evaluate(self._data.validation)
+        validation = {} if self._data.validation is self._data.test else self._evaluate(self._data.validation)
         self.keep_if_best(validation)
         return validation
 
@@ -311,12 +317,7 @@ class TrainingLoop:
         totals: list[list[float]] = self._accelerator.reduce(self._totals, reduction="sum").tolist()
         return totals
 
-    def _snapshot(
-        self,
-        totals: list[list[float]],
-        statistics: tuple[LayerStatistics, ...],
-        validation: tuple[str, float] | None = None,
-    ) -> Snapshot:
+    def _snapshot(self, totals: list[list[float]], statistics: tuple[LayerStatistics, ...]) -> Snapshot:
         loss, train_top1 = _means(totals[_EPOCH])
         weights = sum(layer.weights for layer in statistics) or 1
         return Snapshot(
@@ -328,7 +329,6 @@ class TrainingLoop:
             sparsity=sum(layer.sparsity * layer.weights for layer in statistics) / weights,
             cosine=sum(layer.cosine for layer in statistics) / (len(statistics) or 1),
             expected_bytes=expected_bytes(statistics, self._float_bytes),
-            validation=validation,
         )
 
     def _learning_rate(self) -> float:

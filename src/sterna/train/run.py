@@ -231,6 +231,7 @@ def _finish(
 ) -> CompressResult:
     """Convert, measure what was converted, and write it; the first process does it for all."""
     validation = loop.finish()
+    best_is_last = loop.best is validation
     results: list[Any] = [None]
     if accelerator.is_main_process:
         recipe = recorder.recipe
@@ -238,12 +239,16 @@ def _finish(
         if recipe.ternary is None:
             file_bytes = recorder.save_floats(loop.result, recorder.last_path)
             metrics = _measure_floats(recorder.last_path, recipe, data, task, accelerator.device)
-            best_metrics = _measure_floats(recorder.best_path, recipe, data, task, accelerator.device)
+            best_metrics = metrics
+            if not best_is_last:
+                best_metrics = _measure_floats(recorder.best_path, recipe, data, task, accelerator.device)
         else:
             last = recorder.convert(loop.result, validation, "validation")
             last, metrics = _measure(last, recipe, data, task, accelerator.device)
             file_bytes = recorder.save(last, recorder.last_path)
-            best, best_metrics = _measure(recorder.read_best(), recipe, data, task, accelerator.device)
+            best, best_metrics = last, metrics
+            if not best_is_last:
+                best, best_metrics = _measure(recorder.read_best(), recipe, data, task, accelerator.device)
             recorder.save(best, recorder.best_path)
             sparsity = float(last.sparsity)
         baseline = loop.baseline if recipe.ternary is not None else metrics
