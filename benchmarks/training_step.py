@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import shlex
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from sterna.config import OptimizerConfig, TernaryConfig
 from sterna.container import write_whole
 from sterna.models import build_model
 from sterna.preparation import prepare, set_phase, update_masks
+from sterna.train.memory import peak_bytes
 from sterna.train.optimizer import make_optimizer
 
 MASK_INTERVAL = 10
@@ -116,17 +116,6 @@ def measure_time(case: Case, rounds: int) -> tuple[float, float, float]:
             seconds[variant].append((time.perf_counter() - started) / MASK_INTERVAL)
     ratio = statistics.median(t / p for p, t in zip(seconds["plain"], seconds["ternary"], strict=True))
     return statistics.median(seconds["plain"]), statistics.median(seconds["ternary"]), ratio
-
-
-def peak_bytes() -> int:
-    """Peak resident set of this process."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux hands the peak of getrusage on to child processes; this one starts anew with each program.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def measure_memory(case: Case, threads: int, steps: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -148,11 +148,15 @@ class OptimizerConfig(_Frozen):
 
 
 class DistillationConfig(_Frozen):
-    """Soft targets: loss = (1 - weight) CE(y) + weight T^2 KL(teacher / T || student / T)."""
+    """Soft targets and features: (1 - weight) CE(y) + weight T^2 KL(teacher / T || student / T) + features."""
 
     weight: Fraction = 0.7
     temperature: Positive = 4.0
     teacher: ModelConfig | None = Field(default=None, description="nothing means the uncompressed model itself")
+    features: tuple[str, ...] = Field(
+        default=(), description="patterns of modules whose outputs should be like the teacher's: layer1, layer2.*"
+    )
+    feature_weight: NonNegative = Field(default=1.0, description="of the mean relative squared distance of features")
 
 
 class TrainConfig(_Frozen):

@@ -15,6 +15,7 @@ from sterna.cli.text import in_bytes
 from sterna.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sterna.config import Recipe
     from sterna.train.run import CompressResult
 
 _RUN_FILES = ("result.json", "metrics.jsonl", "recipe.yaml", "checkpoint", "*.sterna", "*.safetensors")
@@ -37,6 +38,12 @@ def compress(
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; by default runs/NAME of the recipe.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check data, memory and a few steps, say how large and how long it will be, and stop."
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the folder.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete an earlier run in the folder and start anew.")] = False,
     threads: options.Threads = None,
@@ -58,13 +65,20 @@ def compress(
           --set train.epochs=60 --run-dir runs/digits_z90
       sterna compress recipes/digits_demo.yaml --set optimizer.name=sgd --force
       sterna compress recipes/imagenet_resnet18.yaml --target-size 939KB
+      sterna compress recipes/imagenet_resnet18.yaml --dry-run
     """
+    if dry_run and (resume or force):
+        raise ConfigError("--dry-run keeps nothing: leave out --resume and --force")
     if resume and force:
         raise ConfigError("--resume continues a run and --force deletes it: give one of them")
     from sterna.train.recipe import load_recipe
 
     chosen = [*(overrides or ()), *([f"ternary.target_size={target_size}"] if target_size is not None else ())]
     resolved = load_recipe(recipe, chosen)
+    if dry_run:
+        options.use_threads(threads)
+        _rehearse(resolved, as_json=as_json)
+        return
     folder = run_dir if run_dir is not None else Path("runs") / resolved.name
     # Under `accelerate launch` this code runs in every process; one of them looks after the folder and the output.
     is_first = int(os.environ.get("RANK", "0")) == 0
@@ -79,6 +93,36 @@ def compress(
         raise KeyboardInterrupt(f"(continue with --resume; the run folder is {folder})") from None
     if is_first:
         _show(result, as_json=as_json)
+
+
+def _rehearse(recipe: Recipe, *, as_json: bool) -> None:
+    from sterna.train.rehearsal import rehearse
+
+    result = rehearse(recipe)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if as_json:
+        output.print_json(asdict(result))
+        return
+    images = (
+        f"{result.train_images:,} to train, {result.validation_images:,} to validate, {result.test_images:,} to test"
+    )
+    rows = [
+        ("recipe", recipe.name),
+        ("images", images),
+        ("steps", f"{result.total_steps:,} at {result.steps_per_second:.2f} a second"),
+        ("time", f"{_duration(result.seconds)} on {result.processes} x {result.device}"),
+        ("memory", f"{in_bytes(result.peak_bytes)} at most, of this process"),
+    ]
+    if result.file_bytes is not None:
+        zeros = f"{100 * result.sparsity:.2f} % zeros in the ternary weights"
+        rows.append(("file", f"about {in_bytes(result.file_bytes)}, with {zeros}"))
+    output.stdout().print(output.pairs(rows))
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
 
 
 def _make_room(folder: Path, *, force: bool) -> None:

@@ -70,10 +70,14 @@ class Classification(Task[Batch]):
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
         """Cross-entropy (:func:`classification_loss`), with that of the teacher where there is one."""
         images, labels = self.inputs(batch), batch[1]
-        logits = model(images)
-        loss = classification_loss(logits, labels, self._label_smoothing)
-        if self._teacher is not None:
-            loss = self._teacher.loss(loss, logits, images)
+        if self._teacher is None:
+            logits = model(images)
+            loss = classification_loss(logits, labels, self._label_smoothing)
+        else:
+            with self._teacher.watching(getattr(model, "module", model)) as features:
+                logits = model(images)
+            loss = classification_loss(logits, labels, self._label_smoothing)
+            loss = self._teacher.loss(loss, logits, images, features)
         return StepResult(loss, (logits.detach().argmax(1) == labels).sum(), len(labels))
 
     def evaluate(

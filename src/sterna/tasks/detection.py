@@ -18,13 +18,13 @@ from sterna.data.dataset import BatchDataset, DataSplits, DetectionBatch
 from sterna.data.loader import make_loader
 from sterna.errors import ConfigError, DataError
 from sterna.tasks.coco_metrics import CocoMetrics
+from sterna.tasks.distillation import feature_distance
 from sterna.tasks.task import StepResult, Task, evaluation_mode, full_precision_forward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _EVALUATION_BATCH = 2
-_SMALLEST_ENERGY = 1e-12
 
 
 class FeatureTeacher:
@@ -40,7 +40,7 @@ class FeatureTeacher:
         self._backbone = backbone_of(detector).eval().requires_grad_(False)
 
     def loss(self, images: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-        """``weight * mean_l ||F_l - T_l||^2 / ||T_l||^2`` over the levels ``l`` of the backbone, in float32.
+        """``weight`` times :func:`~sterna.tasks.distillation.feature_distance` over the levels of the backbone.
 
         Args:
             images: what the student's backbone was given, ``(n, 3, height, width)``.
@@ -48,19 +48,10 @@ class FeatureTeacher:
 
         Returns:
             A scalar.
-
-        References:
-            Romero et al.: FitNets: hints for thin deep nets, arXiv 1412.6550 (without its regressor: teacher and
-            student have equal shapes).
         """
         with torch.no_grad():
             targets = levels_of(self._backbone(images))
-        distances = [
-            (features[level].float() - target.float()).square().sum()
-            / target.float().square().sum().clamp(min=_SMALLEST_ENERGY)
-            for level, target in targets.items()
-        ]
-        return self.weight * torch.stack(distances).mean()
+        return self.weight * feature_distance(features, targets)
 
 
 def backbone_of(detector: nn.Module) -> nn.Module:

@@ -139,6 +139,33 @@ class TrainingLoop:
                 self._train_epoch(display)
                 self._finish_epoch(display)
 
+    def rehearse(self, steps: int) -> list[float]:
+        """Do steps as the last ones of the run will be, ternary and with all zeros, and return the seconds of each."""
+        self.step = max(0, self.schedule.total_steps - 1)
+        self._phase = self.schedule.phase(self.step)
+        if self._size_target is not None:
+            self.schedule.final_sparsity = self._weigh(self._size_target)
+        if self._recipe.ternary is not None:
+            update_masks(self._network, self.schedule.final_sparsity)
+            set_phase(self._network, self._phase)
+        if self.baseline is None:
+            self.baseline = {}
+        seconds: list[float] = []
+        self._model.train()
+        if self._recipe.train.freeze_batch_norm:
+            freeze_batch_norms(self._network)
+        while len(seconds) < steps:
+            started = time.perf_counter()
+            for batch in self._loader:
+                self._train_step(batch)
+                self.step -= 1
+                self._check_finite(float(self._totals[_EPOCH, 0]))
+                seconds.append(time.perf_counter() - started)
+                if len(seconds) == steps:
+                    break
+                started = time.perf_counter()
+        return seconds
+
     def _train_epoch(self, display: Display) -> None:
         epoch, steps_done = divmod(self.step, self.schedule.steps_per_epoch)
         self._loader.set_epoch(epoch)

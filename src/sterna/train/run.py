@@ -99,31 +99,20 @@ def compress(
     run_dir = Path(run_dir)
     started = time.monotonic()
     checkpoint = _open_run(run_dir, resume)
-    accelerator = _make_accelerator(recipe)
-    _seed(recipe.seed)
-    network = build_model(recipe.model)
-    source_sha256 = _load_weights(network, recipe)
+    accelerator = make_accelerator(recipe)
+    parts = set_up(recipe, accelerator)
+    network, data, task = parts.network, parts.data, parts.task
     if checkpoint is not None:
-        check_resumable(checkpoint, recipe, source_sha256, accelerator.num_processes)
-    data = load_data(recipe.data, recipe.seed)
-    if recipe.train.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    network.to(accelerator.device)
-    make_task(recipe).check_fit(network, data)
-    if source_sha256 is not None and not recipe.train.freeze_batch_norm and are_folded(network):
-        restore_batch_norms(network, _inputs(recipe, data, accelerator.device))
-    task = make_task(recipe, network, accelerator.device)
+        check_resumable(checkpoint, recipe, parts.source_sha256, accelerator.num_processes)
     baseline = checkpoint.baseline if checkpoint is not None else None
-    if baseline is None and source_sha256 is not None and not recipe.model.fresh:
+    if baseline is None and parts.source_sha256 is not None and not recipe.model.fresh:
         baseline = task.evaluate(network, data.test, workers=recipe.data.workers, accelerator=accelerator)
-    if recipe.ternary is not None:
-        prepare(network, recipe.ternary)
-        int8_weights(network, recipe.storage.int8)  # a pattern that matches nothing is refused now, not after training
+    prepare_network(network, recipe)
 
     if accelerator.is_main_process:
         write_whole(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
     log_bytes = checkpoint.log_bytes if checkpoint is not None else 0
-    recorder = Recorder(recipe, run_dir, data, source_sha256, accelerator, log_bytes)
+    recorder = Recorder(recipe, run_dir, data, parts.source_sha256, accelerator, log_bytes)
     try:
         loop = TrainingLoop(
             network, data, task, accelerator, recorder, baseline=baseline, log_interval=log_interval, started=started
@@ -155,7 +144,53 @@ def _open_run(run_dir: Path, resume: bool) -> Checkpoint | None:
     return None
 
 
-def _make_accelerator(recipe: Recipe) -> Accelerator:
+@dataclass(frozen=True)
+class Parts:
+    """What a run works with.
+
+    Args:
+        network: with its weights, on the device of the run; not prepared.
+        data: its splits.
+        task: with its teacher.
+        source_sha256: of the file of weights, or nothing.
+    """
+
+    network: nn.Module
+    data: DataSplits
+    task: Task[Any]
+    source_sha256: str | None
+
+
+def set_up(recipe: Recipe, accelerator: Accelerator) -> Parts:
+    """Build the network, open the data, and check that they fit; errors as :func:`compress`."""
+    _seed(recipe.seed)
+    network = build_model(recipe.model)
+    model, source_sha256 = recipe.model, None
+    if model.weights is not None:
+        source_sha256 = load_weights(network, model.weights, prefix=model.weights_prefix, fresh=model.fresh)
+    data = load_data(recipe.data, recipe.seed)
+    if recipe.train.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    network.to(accelerator.device)
+    make_task(recipe).check_fit(network, data)
+    if source_sha256 is not None and not recipe.train.freeze_batch_norm and are_folded(network):
+        restore_batch_norms(network, _inputs(recipe, data, accelerator.device))
+    return Parts(network, data, make_task(recipe, network, accelerator.device), source_sha256)
+
+
+def prepare_network(network: nn.Module, recipe: Recipe) -> None:
+    """Attach what makes a network ternary, if it is to become so."""
+    if recipe.ternary is not None:
+        prepare(network, recipe.ternary)
+        int8_weights(network, recipe.storage.int8)  # a pattern that matches nothing is refused now, not after training
+
+
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """The processes and the precision of a run.
+
+    Raises:
+        ConfigError: the batch cannot be split evenly over the processes.
+    """
     # Accelerate keeps the precision of the first run in the process and would refuse another one in the second.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -208,13 +243,6 @@ def make_task(recipe: Recipe, network: nn.Module | None = None, device: torch.de
 def _may_leave_out(recipe: Recipe) -> bool:
     """Whether parameters may get no gradient in a step: learned scales before the ternary phase."""
     return recipe.ternary is not None and recipe.ternary.scale == "learned"
-
-
-def _load_weights(network: nn.Module, recipe: Recipe) -> str | None:
-    model = recipe.model
-    if model.weights is None:
-        return None
-    return load_weights(network, model.weights, prefix=model.weights_prefix, fresh=model.fresh)
 
 
 def _inputs(recipe: Recipe, data: DataSplits, device: torch.device) -> Iterator[Any]:

@@ -1,0 +1,103 @@
+"""What a run will need, found out by a few of its steps: a check of data, memory and time before hours are spent."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sterna.config import Recipe
+from sterna.container import encode
+from sterna.train.memory import peak_bytes
+from sterna.train.recorder import Recorder
+from sterna.train.run import make_accelerator, prepare_network, set_up
+
+STEPS = 10
+_WARM_UP = 3
+_EVALUATED = 64
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps of a run tell of all of it, on this machine.
+
+    Args:
+        train_images: in an epoch.
+        validation_images: in the split for validation.
+        test_images: in the split for testing.
+        total_steps: of the run.
+        steps_per_second: of training, with the loading of data; the median of the steps after the first three.
+        seconds: that the whole run will take, with its validations.
+        file_bytes: of the file, with the trits that the weights at hand would have at the zeros of the recipe.
+        sparsity: fraction of zeros over the ternary layers; what a target size needs.
+        peak_bytes: of memory, of this process.
+        device: that was trained on.
+        processes: that train together.
+    """
+
+    train_images: int
+    validation_images: int
+    test_images: int
+    total_steps: int
+    steps_per_second: float
+    seconds: float
+    file_bytes: int | None
+    sparsity: float
+    peak_bytes: int
+    device: str
+    processes: int
+
+
+def rehearse(recipe: Recipe, steps: int = STEPS) -> Rehearsal:
+    """Build everything that a run needs, do a few of its last steps, and throw them away.
+
+    Args:
+        recipe: of the run.
+        steps: of training to do; more than three.
+
+    Raises:
+        SternaError: what :func:`sterna.train.run.compress` would raise.
+    """
+    # The loop is imported here because it is large and only this function of the module needs it.
+    from sterna.train.loop import TrainingLoop
+
+    accelerator = make_accelerator(recipe)
+    parts = set_up(recipe, accelerator)
+    prepare_network(parts.network, recipe)
+    data = parts.data
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(recipe, Path(folder), data, parts.source_sha256, accelerator)
+        try:
+            loop = TrainingLoop(parts.network, data, parts.task, accelerator, recorder, baseline={})
+            seconds_of_steps = loop.rehearse(steps)
+            file_bytes = None
+            if recipe.ternary is not None:
+                model = recorder.convert(parts.network, {}, "test")
+                file_bytes = len(encode(model, coder=recipe.storage.coder))
+        finally:
+            recorder.close()
+    started = time.perf_counter()
+    inputs = parts.task.inputs(data.test.__getitems__(range(min(len(data.test), _EVALUATED))))
+    with torch.inference_mode():
+        parts.network.eval()(inputs.to(accelerator.device) if isinstance(inputs, torch.Tensor) else inputs)
+    seconds_per_image = (time.perf_counter() - started) / min(len(data.test), _EVALUATED) / accelerator.num_processes
+    step = statistics.median(seconds_of_steps[_WARM_UP:] or seconds_of_steps)
+    validations = recipe.train.epochs // recipe.train.validation_interval
+    evaluated = validations * len(data.validation) + 2 * len(data.test)
+    return Rehearsal(
+        train_images=len(data.train),
+        validation_images=len(data.validation),
+        test_images=len(data.test),
+        total_steps=loop.schedule.total_steps,
+        steps_per_second=1.0 / step,
+        seconds=step * loop.schedule.total_steps + evaluated * seconds_per_image,
+        file_bytes=file_bytes,
+        sparsity=loop.schedule.final_sparsity,
+        peak_bytes=peak_bytes(),
+        device=str(accelerator.device),
+        processes=accelerator.num_processes,
+    )
