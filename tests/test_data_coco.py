@@ -16,9 +16,10 @@ from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from sterna.config import DataConfig
-from sterna.data import coco as coco_module
+from sterna.data import coco_file as coco_file_module
 from sterna.data import make_loader
-from sterna.data.coco import CocoDataset, flip, load_coco, read_coco
+from sterna.data.coco import CocoDataset, flip, load_coco
+from sterna.data.coco_file import read_coco
 from sterna.data.image_folder import UnreadableImageError, read_image
 from sterna.errors import ConfigError, DataError, MissingDependencyError
 
@@ -541,7 +542,7 @@ def test_a_file_that_is_not_coco_is_refused(tmp_path: Path, text: str, message: 
 
 
 def test_the_memory_that_masks_take_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coco_module, "MAX_MASK_BYTES_PER_IMAGE", 3 * HEIGHT * WIDTH)
+    monkeypatch.setattr(coco_file_module, "MAX_MASK_BYTES_PER_IMAGE", 3 * HEIGHT * WIDTH)
     assert len(dataset(tmp_path)) == 4
     content = document()
     content["annotations"].append(annotation(9, 40))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sterna.config import DistillationConfig
 from sterna.errors import ConfigError
 from sterna.models import build_model
-from sterna.tasks.distillation import Teacher, distillation_loss, make_teacher
+from sterna.tasks.distillation import Teacher, distillation_loss, feature_distance, make_teacher
 
 CPU = torch.device("cpu")
 
@@ -113,3 +113,38 @@ def test_no_teacher_where_the_recipe_has_none() -> None:
 def test_an_untrained_teacher_is_refused(distillation: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} is missing"):
         make_teacher(digits_recipe(distillation=distillation), build_model("digits_cnn"), CPU)
+
+
+def test_features_of_one_module_far_away_cost_their_relative_distance() -> None:
+    target = {"a": torch.full((2, 3), 2.0), "b": torch.ones(4)}
+    student = {"a": torch.zeros(2, 3), "b": torch.ones(4)}
+    assert float(feature_distance(student, target)) == pytest.approx(0.5)
+    assert float(feature_distance(target, target)) == 0.0
+
+
+def test_features_are_watched_by_pattern_and_only_for_a_while() -> None:
+    config = DistillationConfig(weight=1.0, temperature=1.0, features=("conv?",), feature_weight=4.0)
+    torch.manual_seed(0)
+    student, teacher = build_model("digits_cnn"), build_model("digits_cnn")
+    teacher.load_state_dict(student.state_dict())
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    student.eval()
+    watcher = Teacher(teacher, config, "float32", CPU)
+    with watcher.watching(student) as features:
+        logits = student(images)
+    assert set(features) == {"conv1", "conv2", "conv3"}
+    assert float(watcher.loss(logits.new_zeros(()), logits, images, features).detach()) == pytest.approx(0.0, abs=1e-5)
+    student(images[:1])
+    assert features["conv1"].shape[0] == 3
+    doubled = {**features, "conv3": 2.0 * features["conv3"]}
+    loss = watcher.loss(logits.new_zeros(()), logits, images, doubled)
+    assert float(loss.detach()) == pytest.approx(4.0 / 3.0, rel=1e-4)
+
+
+def test_features_that_do_not_exist_or_fit_are_refused() -> None:
+    config = DistillationConfig(features=("layer9",))
+    watcher = Teacher(build_model("digits_cnn"), config, "float32", CPU)
+    with pytest.raises(ConfigError, match="pattern 'layer9' matches no module"), watcher.watching(watcher._network):
+        pass
+    with pytest.raises(ConfigError, match=r"features of 'a' have shape \(1,\) in the model and \(2,\)"):
+        feature_distance({"a": torch.ones(1)}, {"a": torch.ones(2)})

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sterna.config import TernaryConfig
+from sterna.conversion import convert
 from sterna.errors import ConfigError, NotTernaryError
 from sterna.preparation import (
+    is_depthwise,
     latent_parameters,
     latent_weights,
     layer_signs,
@@ -21,6 +24,7 @@ from sterna.preparation import (
     ternary_layers,
     update_masks,
 )
+from sterna.ternary_model import Int8Tensor, TernaryTensor
 
 
 def small_net(seed: int = 0) -> nn.Sequential:
@@ -196,3 +200,37 @@ class TestStatistics:
         density = 1 - row.sparsity
         upper = -density * torch.log2(torch.tensor(density / 2)) - row.sparsity * torch.log2(torch.tensor(row.sparsity))
         assert 0.8 * float(upper) < row.entropy_bits_per_weight <= float(upper) + 1e-6
+
+
+class Mobile(nn.Sequential):
+    """A first convolution, a depthwise one and a pointwise one, each with its batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, bias=False),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 8, 3, groups=8, bias=False),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 16, 1, bias=False),
+            nn.BatchNorm2d(16),
+        )
+
+
+@pytest.mark.parametrize(
+    ("depthwise", "kind"), [("ternary", TernaryTensor), ("int8", Int8Tensor), ("float", np.ndarray)]
+)
+def test_depthwise_convolutions_become_what_is_asked_for(depthwise: str, kind: type) -> None:
+    model = prepare(Mobile(), TernaryConfig(depthwise=depthwise, sparsity=0.5))
+    assert ("2" in ternary_layers(model)) == (depthwise == "ternary")
+    update_masks(model, 0.5)
+    set_phase(model, "ternary")
+    stored = convert(model)
+    assert isinstance(stored.tensors["2.weight"], kind)
+    assert isinstance(stored.tensors["4.weight"], TernaryTensor)
+    assert isinstance(stored.tensors["0.weight"], np.ndarray)
+
+
+def test_a_grouped_convolution_is_not_depthwise() -> None:
+    assert not is_depthwise(nn.Conv2d(8, 16, 3, groups=4))
+    assert not is_depthwise(nn.Conv2d(1, 16, 3))
+    assert is_depthwise(nn.Conv2d(8, 16, 3, groups=8))

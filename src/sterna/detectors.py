@@ -11,7 +11,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -68,6 +69,8 @@ def build_detector(
     from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+    make: Callable[..., nn.Module] = {"fasterrcnn": FasterRCNN, "maskrcnn": MaskRCNN, "retinanet": RetinaNet}[head]
+    _check_arguments(make, arguments)
     body = _pyramid(backbone)
     if head == "retinanet":
         if anchor_sizes is not None:
@@ -77,8 +80,7 @@ def build_detector(
             tuple(tuple(round(size * scale) for scale in _RETINA_SCALES) for size in sizes),
             (_ASPECT_RATIOS,) * len(sizes),
         )
-        one_stage: Callable[..., nn.Module] = RetinaNet
-        return one_stage(body, num_classes, anchor_generator=anchors, **arguments)
+        return make(body, num_classes, anchor_generator=anchors, **arguments)
     sizes = tuple(anchor_sizes) if anchor_sizes is not None else _ANCHOR_SIZES[backbone]
     if len(sizes) != len(_ANCHOR_SIZES[backbone]):
         raise ValueError(f"anchor_sizes must have {len(_ANCHOR_SIZES[backbone])} values, got {len(sizes)}")
@@ -87,8 +89,17 @@ def build_detector(
     pooling = {"box_roi_pool": _roi_align(levels, 7)}
     if head == "maskrcnn":
         pooling["mask_roi_pool"] = _roi_align(levels, 14)
-    make: Callable[..., nn.Module] = MaskRCNN if head == "maskrcnn" else FasterRCNN
     return make(body, num_classes, rpn_anchor_generator=anchors, **pooling, **arguments)
+
+
+def _check_arguments(make: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> None:
+    """Refuse what torchvision would drop in silence."""
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    known = {*inspect.signature(make).parameters, *inspect.signature(GeneralizedRCNNTransform).parameters}
+    unknown = sorted(arguments.keys() - known)
+    if unknown:
+        raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
 
 
 def _pyramid(backbone: str) -> nn.Module:

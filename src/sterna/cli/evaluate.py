@@ -35,7 +35,7 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="The part of the data set; train is read without augmentation.")] = (
         Split.test
     ),
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images in one forward pass.")] = 500,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images in one forward pass.")] = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -54,9 +54,10 @@ def evaluate(
     metadata = SternaFile.open(file, whole_checksum=True).metadata
     from sterna.data import load_data
     from sterna.loading import load
-    from sterna.tasks import classification
+    from sterna.tasks.select import task_of_file
 
     options.use_threads(threads)
+    task = task_of_file(metadata)
     config = _data_config(metadata, data, str(file))
     splits = load_data(config)
     labels = list(splits.labels)
@@ -64,11 +65,13 @@ def evaluate(
     chosen = getattr(splits, split.value)
     with output.progress("load") as progress:
         model = load(file, progress=progress)
-    measured = classification.evaluate(model, chosen, batch_size=batch_size, workers=config.workers)
+    with output.progress("evaluate") as progress:
+        measured = task.evaluate(model, chosen, batch_size=batch_size, workers=config.workers, progress=progress)
     stored = metadata.get("metrics")
-    stored = stored if isinstance(stored, dict) and isinstance(stored.get("top1"), int | float) else None
+    stored = stored if isinstance(stored, dict) and isinstance(stored.get(task.metric), int | float) else None
     comparable = stored is not None and stored.get("split", "test") == split.value
-    equal = comparable and all(stored.get(key) == measured[key] for key in ("top1", "images")) if stored else False
+    keys = (task.metric, "images")
+    equal = comparable and all(stored.get(key) == measured[key] for key in keys) if stored else False
     if as_json:
         document = {"file": str(file), "data": config.name, "split": split.value, "measured": measured}
         output.print_json({**document, "stored": stored, "equal": equal, "same_labels": same_labels})
@@ -76,15 +79,21 @@ def evaluate(
     rows = [
         ("file", str(file)),
         ("data", f"{config.name}, {split.value} split, {int(measured['images']):,} images"),
-        ("measured", f"top-1 {measured['top1']:.4f} %, top-5 {measured['top5']:.4f} %, loss {measured['loss']:.4f}"),
+        ("measured", ", ".join(_shown(key, value) for key, value in measured.items() if key != "images")),
     ]
     if stored:
-        rows.append(("stored", f"top-1 {stored['top1']:.4f} % ({stored.get('split', 'test')} split)"))
+        text = _shown(task.metric, stored[task.metric])
+        rows.append(("stored", f"{text} ({stored.get('split', 'test')} split)"))
         verdict = "yes, exactly" if equal else "no" if comparable else "not comparable: another split"
         rows.append(("equal", verdict))
     if not same_labels:
         rows.append(("note", "the class names of this data set are not those in the file"))
     output.stdout().print(output.pairs(rows))
+
+
+def _shown(key: str, value: float) -> str:
+    name = key.replace("top", "top-").replace("_ap", " AP")
+    return f"{name} {value:.4f}" if key == "loss" else f"{name} {value:.4f} %"
 
 
 def _data_config(metadata: Mapping[str, Any], data: str | None, file: str) -> DataConfig:

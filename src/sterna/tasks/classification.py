@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _TOP = 5
+_EVALUATION_BATCH = 500
 
 
 class Classification(Task[Batch]):
@@ -85,12 +86,14 @@ class Classification(Task[Batch]):
         model: nn.Module,
         dataset: BatchDataset[Batch],
         *,
+        batch_size: int | None = None,
         workers: int = 0,
         accelerator: Accelerator | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
         """As :func:`evaluate`."""
-        return evaluate(model, dataset, workers=workers, accelerator=accelerator, progress=progress)
+        size = batch_size if batch_size is not None else _EVALUATION_BATCH
+        return evaluate(model, dataset, batch_size=size, workers=workers, accelerator=accelerator, progress=progress)
 
 
 def classification_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -117,7 +120,7 @@ def evaluate(
     model: nn.Module,
     dataset: BatchDataset[Batch],
     *,
-    batch_size: int = 500,
+    batch_size: int = _EVALUATION_BATCH,
     workers: int = 0,
     accelerator: Accelerator | None = None,
     progress: Callable[[int, int], None] | None = None,

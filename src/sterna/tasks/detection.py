@@ -152,6 +152,7 @@ class Detection(Task[DetectionBatch]):
         model: nn.Module,
         dataset: BatchDataset[DetectionBatch],
         *,
+        batch_size: int | None = None,
         workers: int = 0,
         accelerator: Accelerator | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -173,7 +174,7 @@ class Detection(Task[DetectionBatch]):
         total, done = len(range(rank, len(dataset), processes)), 0
         with evaluation_mode(network), full_precision_forward(network), torch.inference_mode():
             for images, targets in make_loader(
-                dataset, _EVALUATION_BATCH, shuffle=False, seed=0, workers=workers, part=(rank, processes)
+                dataset, batch_size or _EVALUATION_BATCH, shuffle=False, seed=0, workers=workers, part=(rank, processes)
             ):
                 outputs = network([image.to(device) for image in images])
                 found = [{key: value.cpu() for key, value in output.items()} for output in outputs]

@@ -73,6 +73,7 @@ class Task(ABC, Generic[_B]):
         model: nn.Module,
         dataset: BatchDataset[_B],
         *,
+        batch_size: int | None = None,
         workers: int = 0,
         accelerator: Accelerator | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -82,6 +83,7 @@ class Task(ABC, Generic[_B]):
         Args:
             model: its modes are restored afterwards.
             dataset: to be evaluated on.
+            batch_size: images in one forward pass of one process; nothing means what suits the task.
             workers: processes that prepare batches.
             accelerator: of the run, or nothing for a single process.
             progress: called after each batch with the images done and the images to do, of this process.

@@ -143,9 +143,8 @@ class TrainingLoop:
         """Do steps as the last ones of the run will be, ternary and with all zeros, and return the seconds of each."""
         self.step = max(0, self.schedule.total_steps - 1)
         self._phase = self.schedule.phase(self.step)
-        if self._size_target is not None:
-            self.schedule.final_sparsity = self._weigh(self._size_target)
         if self._recipe.ternary is not None:
+            self._meet_size()
             update_masks(self._network, self.schedule.final_sparsity)
             set_phase(self._network, self._phase)
         if self.baseline is None:
@@ -164,6 +163,7 @@ class TrainingLoop:
                 if len(seconds) == steps:
                     break
                 started = time.perf_counter()
+        self._meet_size()
         return seconds
 
     def _train_epoch(self, display: Display) -> None:
@@ -219,6 +219,14 @@ class TrainingLoop:
             if self._average is not None:
                 # Weights of two phases do not mix; loading also tells the copy which phase it is in.
                 self._average.module.load_state_dict(self._network.state_dict())
+
+    def _meet_size(self) -> None:
+        """Choose the masks once more for the size that the recipe asks for: weights have crossed the thresholds."""
+        if self._size_target is None:
+            return
+        self.schedule.final_sparsity = self._weigh(self._size_target)
+        for model in {self._network, self.result}:
+            update_masks(model, self.schedule.final_sparsity)
 
     @torch.no_grad()
     def _weigh(self, target: SizeTarget) -> float:
@@ -319,11 +327,7 @@ class TrainingLoop:
             The validation metrics of the final model; none where validation would read the test images.
         """
         self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
-        if self._size_target is not None:
-            # Weights have crossed the frozen thresholds since these were chosen.
-            self.schedule.final_sparsity = self._weigh(self._size_target)
-            for model in {self._network, self.result}:
-                update_masks(model, self.schedule.final_sparsity)
+        self._meet_size()
         # An epoch of augmentation that no training step has seen.
         self._loader.set_epoch(self._recipe.train.epochs)
         if not self._recipe.train.freeze_batch_norm:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, send_to_device
 from torch import nn
 
-from sterna.config import DetectionConfig, Recipe
+from sterna.config import Recipe
 from sterna.container import write_whole
 from sterna.conversion import int8_weights
 from sterna.data import DataSplits, load_data, make_loader
@@ -26,8 +25,7 @@ from sterna.errors import CheckpointError, ConfigError, SternaError
 from sterna.loading import fill
 from sterna.models import build_model, load_weights
 from sterna.preparation import prepare
-from sterna.tasks.classification import Classification
-from sterna.tasks.distillation import make_teacher
+from sterna.tasks.select import make_task
 from sterna.tasks.task import Task
 from sterna.ternary_model import TernaryModel
 from sterna.train.batch_norm import are_folded, restore_batch_norms
@@ -213,31 +211,6 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (for models of other libraries)
     torch.manual_seed(seed)
-
-
-def make_task(recipe: Recipe, network: nn.Module | None = None, device: torch.device | None = None) -> Task[Any]:
-    """The task of a recipe; with a network, also its teacher.
-
-    Args:
-        recipe: its ``task``, ``train`` and ``distillation``.
-        network: uncompressed, with its weights: the teacher of itself.
-        device: that the teacher runs on.
-
-    Raises:
-        ConfigError: the teacher would have no trained weights.
-        DataError: the weights of the teacher are missing or do not fit.
-    """
-    if recipe.task != "classification":
-        from sterna.tasks.detection import Detection, FeatureTeacher  # brings in the reader of COCO's files
-
-        options = recipe.detection or DetectionConfig()
-        guide = None
-        if network is not None and options.feature_weight > 0.0:
-            guide = FeatureTeacher(deepcopy(network), options.feature_weight)
-        return Detection(recipe.task == "instance-segmentation", options.max_dets, guide)
-    teacher = make_teacher(recipe, network, device or torch.device("cpu")) if network is not None else None
-    memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    return Classification(recipe.train.label_smoothing, memory_format, teacher)
 
 
 def _may_leave_out(recipe: Recipe) -> bool:
