@@ -596,3 +596,12 @@ def test_real_microscopy_is_read(data_root: Path) -> None:
             assert mask.sum() == inside.sum()
             # And the box is not larger than needed.
             assert all(side.any() for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
+
+
+def test_unreadable_pictures_are_left_out_on_request(root: Path) -> None:
+    picture = next(root.rglob("40.png"))
+    picture.write_bytes(b"no picture")
+    splits = load_coco(config(root, skip_unreadable=True))
+    assert len(splits.train) == 3
+    assert all("40.png" in text for text in splits.unreadable)
+    assert sorted(int(target["image_id"]) for target in splits.train.__getitems__(range(3))[1]) == [10, 20, 30]

@@ -228,3 +228,30 @@ def test_real_photos_are_read(data_root: Path) -> None:
     images, labels = splits.train.__getitems__(range(0, 3068, 400))
     assert images.isfinite().all()
     assert labels.max() < len(splits.labels) == 10
+
+
+def test_unreadable_pictures_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("val", 3)):
+        for label in ("cat", "dog"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (20, 20)).save(tmp_path / split / label / f"{number}.png")
+    (tmp_path / "train" / "dog" / "2.png").write_bytes(b"no picture")
+    (tmp_path / "val" / "cat" / "0.png").write_bytes(b"")
+    config = DataConfig(name="image-folder", path=str(tmp_path), image_size=8)
+    with pytest.raises(UnreadableImageError, match=r"dog/2\.png"):
+        load_data(config).train.__getitems__(range(8))
+    splits = load_data(config.model_copy(update={"skip_unreadable": True, "validation_size": 2}))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (5, 2, 5)
+    assert [text.split("'")[1][-13:] for text in splits.unreadable] == ["ain/dog/2.png", "val/cat/0.png"]
+    splits.train.__getitems__(range(5))
+    assert splits.test.__getitems__(range(5))[1].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "a.png").write_bytes(b"no picture")
+    config = DataConfig(name="image-folder", path=str(tmp_path), skip_unreadable=True)
+    with pytest.raises(DataError, match=r"none of 1 pictures can be decoded; the first: .*a\.png"):
+        load_data(config)

@@ -81,6 +81,10 @@ class DataConfig(_Frozen):
     workers: IntegerOrZero = Field(
         default=0, description="processes that decode images; only for image-folder, shards and coco"
     )
+    skip_unreadable: bool = Field(
+        default=False,
+        description="decode every picture when the run begins, and leave out those that cannot be; they are counted",
+    )
     vertical_flip: bool = Field(default=False, description="also flip training images upside down; only for coco")
     skip_empty: bool = Field(default=False, description="do not train on images without objects; only for coco")
 

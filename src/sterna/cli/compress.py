@@ -153,4 +153,6 @@ def _show(result: CompressResult, *, as_json: bool) -> None:
         ("uncompressed", f"{before:.2f} %" if before is not None else "not measured"),
         ("training", f"{result.steps:,} steps in {result.seconds:.0f} s"),
     ]
+    if result.unreadable:
+        rows.append(("left out", f"{result.unreadable:,} unreadable pictures, named in metrics.jsonl"))
     output.stdout().print(output.pairs(rows))

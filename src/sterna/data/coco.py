@@ -29,7 +29,7 @@ from torch import Tensor
 from sterna.config import DataConfig
 from sterna.data.coco_file import CocoAnnotations, read_coco, starts_of
 from sterna.data.dataset import FIRST_AUGMENTATION_STREAM, BatchDataset, DataSplits, DetectionBatch, hold_out
-from sterna.data.image_folder import UnreadableImageError, read_image
+from sterna.data.image_folder import UnreadableImageError, find_readable, read_image
 from sterna.data.paths import resolve_data_path
 from sterna.data.randomness import Indices, random_fractions, random_words
 from sterna.errors import ConfigError, DataError
@@ -162,6 +162,14 @@ class CocoDataset(BatchDataset[DetectionBatch]):
         ]
         return {"images": images, "annotations": annotations, "categories": categories}
 
+    def check(self, index: int) -> None:
+        """Decode one picture.
+
+        Raises:
+            UnreadableImageError: it cannot be read or decoded, or is not as large as the file says.
+        """
+        self._read(int(self._rows[index]))
+
     def _read(self, row: int) -> Tensor:
         path = self._annotations.image_folder / self._annotations.file_names[row]
         image = read_image(path)
@@ -260,8 +268,17 @@ def load_coco(
     for other in files.values():
         if (train.category_ids.tolist(), train.names) != (other.category_ids.tolist(), other.names):
             raise DataError(f"'{train.path}' and '{other.path}' must have the same categories")
-    train_rows, validation_rows = hold_out(len(train.image_ids), config.validation_size)
-    evaluations = [CocoDataset(file) for file in files.values()]
+    readable: list[Indices] = []
+    unreadable: list[str] = []
+    for file in (train, *files.values()):
+        dataset = CocoDataset(file)
+        rows, problems = np.arange(len(dataset)), list[str]()
+        if config.skip_unreadable:
+            rows, problems = find_readable(dataset.check, len(dataset))
+        readable.append(rows)
+        unreadable += problems
+    train_rows, validation_rows = (readable[0][part] for part in hold_out(len(readable[0]), config.validation_size))
+    evaluations = [CocoDataset(file, rows) for file, rows in zip(files.values(), readable[1:], strict=True)]
     validation = CocoDataset(train, validation_rows) if config.validation_size else evaluations[0]
     return DataSplits(
         train=CocoDataset(
@@ -271,4 +288,5 @@ def load_coco(
         test=evaluations[-1],
         labels=(BACKGROUND, *train.names),
         preprocessing={"pixel_maximum": PIXEL_MAXIMUM},
+        unreadable=tuple(unreadable),
     )

@@ -93,6 +93,7 @@ class DataSplits:
         preprocessing: JSON values that say how a picture becomes an input: ``input_shape`` (channels, height,
             width), ``resize`` (short side in pixels before the centre crop, or nothing), ``pixel_maximum`` (that
             pixels are divided by), then ``mean`` and ``std`` per channel.
+        unreadable: a message for each picture that was left out because it cannot be decoded.
     """
 
     train: BatchDataset[Any]
@@ -100,6 +101,7 @@ class DataSplits:
     test: BatchDataset[Any]
     labels: tuple[str, ...]
     preprocessing: Mapping[str, Any]
+    unreadable: tuple[str, ...] = ()
 
 
 class Normalization:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
@@ -199,6 +200,14 @@ class PictureDataset(BatchDataset[Batch]):
         images = self._normalization(pixels.transpose(0, 3, 1, 2))
         return images, torch.from_numpy(self._labels[np.asarray(indices, np.int64)])
 
+    def check(self, index: int) -> None:
+        """Decode one picture.
+
+        Raises:
+            UnreadableImageError: it cannot be read or decoded; the text names it.
+        """
+        self._read_image(index)
+
     @abstractmethod
     def _read_image(self, index: int) -> Image.Image:
         """Decode one picture as RGB."""
@@ -314,6 +323,15 @@ def make_splits(
     """
     size = config.image_size if config.image_size is not None else DEFAULT_IMAGE_SIZE
     normalization = Normalization(config.mean or MEAN, config.std or STD, channels=_CHANNELS)
+    unreadable: list[str] = []
+    if config.skip_unreadable:
+        readable = []
+        for samples in (train, *evaluations):
+            dataset = make_dataset(samples, size, normalization, False, seed)
+            rows, problems = find_readable(dataset.check, len(dataset))
+            unreadable += problems
+            readable.append(samples.take(rows))
+        train, *evaluations = readable
     train_rows, validation_rows = hold_out(len(train.labels), config.validation_size)
     test = make_dataset(evaluations[-1], size, normalization, False, seed)
     if len(evaluations) == 2:
@@ -328,7 +346,37 @@ def make_splits(
         test=test,
         labels=classes,
         preprocessing=normalization.describe((_CHANNELS, size, size), resize=resize_before_crop(size)),
+        unreadable=tuple(unreadable),
     )
+
+
+def find_readable(check: Callable[[int], object], count: int) -> tuple[Indices, list[str]]:
+    """Decode pictures on all processors, and tell those that can be from those that cannot.
+
+    Args:
+        check: decodes one picture; raises :class:`UnreadableImageError` if it cannot.
+        count: of pictures.
+
+    Returns:
+        The numbers of those that can be decoded, ascending, and a message for each of the others.
+
+    Raises:
+        DataError: none can be decoded.
+    """
+
+    def problem_of(index: int) -> str | None:
+        try:
+            check(index)
+        except UnreadableImageError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        problems = list(pool.map(problem_of, range(count)))
+    rows = [index for index, problem in enumerate(problems) if problem is None]
+    if count and not rows:
+        raise DataError(f"none of {count} pictures can be decoded; the first: {problems[0]}")
+    return np.asarray(rows, np.int64), [problem for problem in problems if problem is not None]
 
 
 def _check_same_classes(root: Path, train: Samples, name: str, other: Samples) -> None:

@@ -38,6 +38,8 @@ def load_data(config: DataConfig, seed: int = 0) -> DataSplits:
         )
     if config.workers:
         raise ConfigError(f"data.workers is only for image-folder and shards, got {config.workers} for {config.name}")
+    if config.skip_unreadable:
+        raise ConfigError(f"data.skip_unreadable is only for image-folder, shards and coco, got it for {config.name}")
     if config.name == "cifar10":
         from sterna.data.cifar import load_cifar10
 

@@ -35,6 +35,9 @@ from sterna.train.progress import make_display
 from sterna.train.recipe import dump_recipe
 from sterna.train.recorder import Recorder, file_metrics, write_json
 
+# Unreadable pictures that are named one by one.
+_LISTED = 20
+
 
 @dataclass(frozen=True)
 class CompressResult:
@@ -52,6 +55,7 @@ class CompressResult:
         best_path: of the model that validated best, which may be the final one.
         best_metrics: of that file on the test images.
         metric: key of the metric that counts.
+        unreadable: pictures that were left out because they cannot be decoded.
     """
 
     path: Path
@@ -64,6 +68,7 @@ class CompressResult:
     best_path: Path
     best_metrics: dict[str, float]
     metric: str
+    unreadable: int
 
 
 def compress(
@@ -111,6 +116,8 @@ def compress(
         write_whole(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
     log_bytes = checkpoint.log_bytes if checkpoint is not None else 0
     recorder = Recorder(recipe, run_dir, data, parts.source_sha256, accelerator, log_bytes)
+    if data.unreadable and checkpoint is None:
+        recorder.log({"unreadable": len(data.unreadable), "first": data.unreadable[:_LISTED]})
     try:
         loop = TrainingLoop(
             network, data, task, accelerator, recorder, baseline=baseline, log_interval=log_interval, started=started
@@ -266,6 +273,7 @@ def _finish(
             best_path=recorder.best_path,
             best_metrics=best_metrics,
             metric=task.metric,
+            unreadable=len(data.unreadable),
         )
         names = {"path": result.path.name, "best_path": result.best_path.name}
         write_json(recorder.run_dir / "result.json", {**asdict(result), **names})
