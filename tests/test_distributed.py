@@ -11,27 +11,60 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detection_data import detection_recipe, write_shapes
 from digits_runs import digits_recipe, epoch_lines, step_lines
 
 from sterna.config import Recipe
 from sterna.container import read
 from sterna.train.recipe import dump_recipe
-from sterna.train.run import compress
+from sterna.train.run import CompressResult, compress
 
 TESTS = Path(__file__).parent
 
 
-def launch(recipe: Recipe, folder: Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """Train under ``accelerate launch``, on the CPU, in ``folder/run``."""
-    (folder / "given.yaml").write_text(dump_recipe(recipe))
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def start_both(recipe: Recipe, folder: Path, option: str) -> list[subprocess.CompletedProcess[str]]:
+    """Two processes without a launcher that looks after them, as on two machines."""
+    (folder / "given.yaml").write_text(dump_recipe(recipe))
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(TESTS / "distributed_worker.py"), str(folder / "given.yaml"), str(folder / "run")]
+    processes = [
+        subprocess.Popen(
+            [*command, option],
+            env={**os.environ, **group, "RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "true"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    return [
+        subprocess.CompletedProcess(command, process.returncode, "", error)
+        for process, error in zip(processes, errors, strict=True)
+    ]
+
+
+def launch(recipe: Recipe, folder: Path, processes: int = 2, option: str = "") -> subprocess.CompletedProcess[str]:
+    """Train under ``accelerate launch``, on the CPU, in ``folder/run``."""
+    (folder / "given.yaml").write_text(dump_recipe(recipe))
     # "--multi_gpu" means several processes on this machine; without a GPU they form a gloo group.
     options = f"--multi_gpu --num_processes {processes} --num_machines 1 --mixed_precision no --dynamo_backend no"
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options.split(), "--main_process_port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *options.split(),
+        "--main_process_port",
+        str(free_port()),
+    ]
     return subprocess.run(
-        [*command, str(TESTS / "distributed_worker.py"), str(folder / "given.yaml"), str(folder / "run")],
+        [*command, str(TESTS / "distributed_worker.py"), str(folder / "given.yaml"), str(folder / "run"), option],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -55,23 +88,38 @@ def two(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def ranks(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads((run_dir / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def one(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
+    """The same run in one process."""
+    return compress(recipe, tmp_path_factory.mktemp("one"), progress=False, log_interval=1)
 
 
-@pytest.mark.slow
-def test_two_processes_have_the_loss_curve_of_one(recipe: Recipe, two: Path, tmp_path: Path) -> None:
-    one = compress(recipe, tmp_path, progress=False, log_interval=1)
-    expected = [line["loss"] for line in step_lines(tmp_path)]
-    losses = [line["loss"] for line in step_lines(two)]
+def ranks(run_dir: Path, processes: int = 2) -> list[dict[str, Any]]:
+    return [json.loads((run_dir / f"rank-{rank}.json").read_text()) for rank in range(processes)]
+
+
+def check_the_curve(run_dir: Path, one_dir: Path) -> None:
+    expected = [line["loss"] for line in step_lines(one_dir)]
+    losses = [line["loss"] for line in step_lines(run_dir)]
     assert len(losses) == len(expected) == 60
     assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
     assert max(expected) - min(expected) > 0.1  # it is a curve
+
+
+def check_the_samples(processes: list[dict[str, Any]]) -> None:
+    for epoch in ("0", "1", "2"):
+        seen = [index for process in processes for index in process["seen"][epoch]]
+        assert len(seen) == len(set(seen)) == 1297 // 64 * 64
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_curve_of_one(one: CompressResult, two: Path) -> None:
+    check_the_curve(two, one.path.parent)
     assert {line["phase"] for line in step_lines(two)} == {"dense", "pruned", "ternary"}
-    for a, b in zip(epoch_lines(two), epoch_lines(tmp_path), strict=True):
+    for a, b in zip(epoch_lines(two), epoch_lines(one.path.parent), strict=True):
         assert a["train_top1"] == pytest.approx(b["train_top1"], abs=0.5)
         assert a["sparsity"] == pytest.approx(b["sparsity"], abs=1e-3)
-    assert ranks(two)[0]["top1"] == pytest.approx(one.metrics["top1"], abs=2.0)
+    assert ranks(two)[0]["metric"] == pytest.approx(one.metrics["top1"], abs=2.0)
 
 
 @pytest.mark.slow
@@ -87,8 +135,58 @@ def test_masks_and_latent_weights_are_equal_on_all_processes_after_each_step(two
 def test_the_first_process_writes_and_all_return_the_result(two: Path) -> None:
     first, second = ranks(two)
     assert first["path"] == second["path"] == str(two / "digits.sterna")
-    assert first["top1"] == second["top1"] == read(two / "digits.sterna").metadata["metrics"]["top1"]
+    assert first["metric"] == second["metric"] == read(two / "digits.sterna").metadata["metrics"]["top1"]
     assert len(epoch_lines(two)) == 3
+
+
+@pytest.mark.slow
+def test_two_processes_see_every_sample_once_an_epoch(two: Path) -> None:
+    check_the_samples(ranks(two))
+
+
+@pytest.mark.slow
+def test_four_processes_do_the_same(recipe: Recipe, one: CompressResult, tmp_path: Path) -> None:
+    result = launch(recipe, tmp_path, processes=4)
+    assert result.returncode == 0, result.stderr
+    run_dir = tmp_path / "run"
+    check_the_curve(run_dir, one.path.parent)
+    processes = ranks(run_dir, 4)
+    check_the_samples(processes)
+    assert all(process["steps"] == processes[0]["steps"] for process in processes)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_which_resumes_to_the_same_end(
+    recipe: Recipe, two: Path, tmp_path: Path
+) -> None:
+    died = launch(recipe, tmp_path, option="die=1:33")
+    assert died.returncode != 0
+    assert "Signal 9 (SIGKILL) received" in died.stderr
+    resumed = launch(recipe, tmp_path, option="resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (tmp_path / "run" / "digits.sterna").read_bytes() == (two / "digits.sterna").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_whose_partner_has_died_says_so_and_ends(recipe: Recipe, tmp_path: Path) -> None:
+    survivor, dead = start_both(recipe, tmp_path, "die=1:33")
+    assert dead.returncode == -9
+    assert survivor.returncode == 1
+    last_line = survivor.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("sterna.errors.SternaError: another process of the run is gone (")
+    assert last_line.endswith("; start all of them again with --resume")
+
+
+@pytest.mark.slow
+def test_detectors_train_and_are_measured_on_two_processes(tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval", reason="the metric of COCO needs faster-coco-eval")
+    recipe = detection_recipe(write_shapes(tmp_path / "data"))
+    result = launch(recipe, tmp_path)
+    assert result.returncode == 0, result.stderr
+    first, second = ranks(tmp_path / "run")
+    assert first["steps"] == second["steps"]
+    assert first["metric"] == second["metric"]
+    assert [line["validation"]["images"] for line in epoch_lines(tmp_path / "run") if line["validation"]] == [3]
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ from sterna.train.recorder import Recorder, file_metrics, write_json
 
 # Unreadable pictures that are named one by one.
 _LISTED = 20
+_SHOWN_CHARACTERS = 120
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,13 @@ def compress(
             )
         )
         return _finish(loop, recorder, data, task, accelerator)
+    except RuntimeError as error:
+        if accelerator.num_processes > 1 and _tells_of_a_lost_process(error):
+            raise SternaError(
+                f"another process of the run is gone ({str(error).strip().splitlines()[0][:_SHOWN_CHARACTERS]}); "
+                "start all of them again with --resume"
+            ) from error
+        raise
     finally:
         recorder.close()
 
@@ -221,8 +229,13 @@ def _seed(seed: int) -> None:
 
 
 def _may_leave_out(recipe: Recipe) -> bool:
-    """Whether parameters may get no gradient in a step: learned scales before the ternary phase."""
-    return recipe.ternary is not None and recipe.ternary.scale == "learned"
+    """Whether parameters may get no gradient: learned scales before the ternary phase, heads without objects."""
+    return recipe.task != "classification" or (recipe.ternary is not None and recipe.ternary.scale == "learned")
+
+
+def _tells_of_a_lost_process(error: RuntimeError) -> bool:
+    """Whether an error comes from the connections between processes; those are plain RuntimeErrors with gloo."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _inputs(recipe: Recipe, data: DataSplits, device: torch.device) -> Iterator[Any]:
