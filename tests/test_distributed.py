@@ -55,14 +55,8 @@ def launch(recipe: Recipe, folder: Path, processes: int = 2, option: str = "") -
     (folder / "given.yaml").write_text(dump_recipe(recipe))
     # "--multi_gpu" means several processes on this machine; without a GPU they form a gloo group.
     options = f"--multi_gpu --num_processes {processes} --num_machines 1 --mixed_precision no --dynamo_backend no"
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        *options.split(),
-        "--main_process_port",
-        str(free_port()),
-    ]
+    options += f" --main_process_port {free_port()}"
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options.split()]
     return subprocess.run(
         [*command, str(TESTS / "distributed_worker.py"), str(folder / "given.yaml"), str(folder / "run"), option],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -173,7 +167,7 @@ def test_a_process_whose_partner_has_died_says_so_and_ends(recipe: Recipe, tmp_p
     assert dead.returncode == -9
     assert survivor.returncode == 1
     last_line = survivor.stderr.strip().splitlines()[-1]
-    assert last_line.startswith("sterna.errors.SternaError: another process of the run is gone (")
+    assert "SternaError: another process of the run is gone (" in last_line
     assert last_line.endswith("; start all of them again with --resume")
 
 
