@@ -207,3 +207,28 @@ class TestFullDisk:
         resumed = sterna_process(*resume, folder=tmp_path)
         assert resumed.returncode == 0, resumed.stderr
         assert (run_dir / "tiny.sterna").read_bytes() == finished_run.file.read_bytes()
+
+
+def test_a_dry_run_tells_size_time_and_memory_and_leaves_nothing(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compress", str(recipe), "--dry-run", "--target-size", "8KB"]) == 0
+    text = capsys.readouterr().out
+    for part in ("steps", "a second", "memory", "at most, of this process", "zeros in the ternary weights"):
+        assert part in text
+    assert list(tmp_path.iterdir()) == [recipe]
+    assert main(["compress", str(recipe), "--dry-run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["total_steps"] > 0
+    assert document["seconds"] > 0
+
+
+def test_a_dry_run_does_not_go_with_what_keeps_or_deletes(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--dry-run keeps nothing" in refusal(capsys, recipe, "--dry-run", "--force")
+
+
+def test_a_target_size_is_checked_like_any_key(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, recipe, "--target-size", "small")
+    assert "ternary.target_size" in message
+    assert "such as 939KB, 3.3MB or 900KiB" in message

@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate.utils import send_to_device
 
 from sterna.config import Recipe
 from sterna.container import encode
+from sterna.train.loop import TrainingLoop
 from sterna.train.memory import peak_bytes
 from sterna.train.recorder import Recorder
 from sterna.train.run import make_accelerator, prepare_network, set_up
 
 STEPS = 10
 _WARM_UP = 3
-_EVALUATED = 64
+# Images that are evaluated; detectors take a second for each on a processor.
+_EVALUATED = {"classification": 64}
+_DETECTED = 4
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,6 @@ def rehearse(recipe: Recipe, steps: int = STEPS) -> Rehearsal:
     Raises:
         SternaError: what :func:`sterna.train.run.compress` would raise.
     """
-    # The loop is imported here because it is large and only this function of the module needs it.
-    from sterna.train.loop import TrainingLoop
-
     accelerator = make_accelerator(recipe)
     parts = set_up(recipe, accelerator)
     prepare_network(parts.network, recipe)
@@ -80,21 +81,22 @@ def rehearse(recipe: Recipe, steps: int = STEPS) -> Rehearsal:
                 file_bytes = len(encode(model, coder=recipe.storage.coder))
         finally:
             recorder.close()
+    evaluated = min(len(data.test), _EVALUATED.get(parts.task.name, _DETECTED))
     started = time.perf_counter()
-    inputs = parts.task.inputs(data.test.__getitems__(range(min(len(data.test), _EVALUATED))))
+    batch = send_to_device(data.test.__getitems__(range(evaluated)), accelerator.device)
     with torch.inference_mode():
-        parts.network.eval()(inputs.to(accelerator.device) if isinstance(inputs, torch.Tensor) else inputs)
-    seconds_per_image = (time.perf_counter() - started) / min(len(data.test), _EVALUATED) / accelerator.num_processes
+        parts.network.eval()(parts.task.inputs(batch))
+    seconds_per_image = (time.perf_counter() - started) / evaluated / accelerator.num_processes
     step = statistics.median(seconds_of_steps[_WARM_UP:] or seconds_of_steps)
     validations = recipe.train.epochs // recipe.train.validation_interval
-    evaluated = validations * len(data.validation) + 2 * len(data.test)
+    images = validations * len(data.validation) + 2 * len(data.test)
     return Rehearsal(
         train_images=len(data.train),
         validation_images=len(data.validation),
         test_images=len(data.test),
         total_steps=loop.schedule.total_steps,
         steps_per_second=1.0 / step,
-        seconds=step * loop.schedule.total_steps + evaluated * seconds_per_image,
+        seconds=step * loop.schedule.total_steps + images * seconds_per_image,
         file_bytes=file_bytes,
         sparsity=loop.schedule.final_sparsity,
         peak_bytes=peak_bytes(),
