@@ -69,3 +69,27 @@ def test_arguments_that_are_no_mapping_are_refused(tmp_path: Path) -> None:
     sterna.save(changed, tmp_path / "a.sterna")
     with pytest.raises(DataError, match="arguments of the model must be a mapping, got int"):
         sterna.load(tmp_path / "a.sterna")
+
+
+def test_loading_shows_a_bar_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich take anything for a terminal
+    sterna.save(stored(), tmp_path / "a.sterna")
+    sterna.load(tmp_path / "a.sterna", model=build_model("digits_cnn", {}))
+    assert capsys.readouterr().err == ""
+    sterna.load(tmp_path / "a.sterna", model=build_model("digits_cnn", {}), progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "load" in captured.err
+
+
+def test_a_function_is_told_of_the_progress(tmp_path: Path) -> None:
+    sterna.save(stored(), tmp_path / "a.sterna")
+    told: list[tuple[int, int]] = []
+    sterna.load(
+        tmp_path / "a.sterna",
+        model=build_model("digits_cnn", {}),
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1][0] == told[-1][1] > 0

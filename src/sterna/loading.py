@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sterna.container import read
-from sterna.errors import DataError
+from sterna.errors import DataError, MissingDependencyError
 from sterna.folding import is_batch_norm
 from sterna.models import build_model
 from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
@@ -22,7 +23,7 @@ def load(
     model: nn.Module | None = None,
     *,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool = False,
 ) -> nn.Module:
     """Load a ``.sterna`` file into a module in evaluation mode, with weights of ``scale * trits`` in float32.
 
@@ -30,7 +31,8 @@ def load(
         path: the file.
         model: a module of the same architecture to fill; nothing means to build it by the name in the file.
         threads: to decode on; nothing means all processors.
-        progress: called with the elements decoded so far and all elements.
+        progress: true shows a bar on standard error (with the package ``rich``); a function is called with the elements
+            decoded so far and all elements.
 
     Returns:
         the module; the given one if there was one.
@@ -39,7 +41,8 @@ def load(
         FormatError: the file is damaged or not a ``.sterna`` file.
         DataError: the file does not fit the model, or names no model that Sterna can build.
     """
-    stored = read(path, threads=threads, progress=progress)
+    with _shown(progress) as report:
+        stored = read(path, threads=threads, progress=report)
     if model is None:
         description = stored.metadata.get("model")
         if not isinstance(description, dict) or not isinstance(description.get("name"), str):
@@ -52,6 +55,24 @@ def load(
         return fill(model, stored)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+@contextmanager
+def _shown(progress: Callable[[int, int], None] | bool) -> Iterator[Callable[[int, int], None] | None]:
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    if not progress:
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("a progress bar needs rich: install it with  pip install rich") from error
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("load")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @torch.no_grad()

@@ -38,10 +38,10 @@ def stderr() -> Console:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, where that is a terminal: call what is given with the work done and all work."""
     if not sys.stderr.isatty():
-        yield None
+        yield lambda _done, _total: None
         return
     with Progress(console=stderr(), transient=True) as bar:
         task = bar.add_task(what)

@@ -170,8 +170,7 @@ def _predict_all(paths: Sequence[Path], predict: _Predictor) -> tuple[list[tuple
                     done.append((path, predict(path, image)))
                 except DataError as error:
                     failures.append(f"'{path}': {error}")
-            if progress is not None:
-                progress(count, len(paths))
+            progress(count, len(paths))
     return done, failures
 
 
