@@ -95,8 +95,8 @@ class TernaryConfig(_Frozen):
     sparsity: OpenFraction = Field(default=0.7, description="fraction of zeros over all ternary layers")
     target_size: FileSize | None = Field(
         default=None,
-        description="size of the whole file, as 939KB, 3.3MB or 900KiB; the fraction of zeros follows from it, and "
-        "'sparsity' is only where its search begins",
+        description="largest size of the whole file, as 939KB, 3.3MB or 900KiB; the fraction of zeros follows from it, "
+        "and 'sparsity' is only where its search begins",
     )
     threshold: Literal["ratio", "optimal"] = Field(
         default="ratio",
