@@ -10,12 +10,10 @@ import torch
 from torch import nn
 
 from sterna.config import DetectionConfig, Recipe
-from sterna.errors import DataError
 from sterna.tasks.classification import Classification
 from sterna.tasks.distillation import make_teacher
+from sterna.tasks.prediction import CLASSIFICATION, INSTANCE_SEGMENTATION, read_task
 from sterna.tasks.task import Task
-
-TASKS = ("classification", "detection", "instance-segmentation")
 
 
 def make_task(recipe: Recipe, network: nn.Module | None = None, device: torch.device | None = None) -> Task[Any]:
@@ -44,15 +42,13 @@ def make_task(recipe: Recipe, network: nn.Module | None = None, device: torch.de
 
 
 def task_of_file(metadata: Mapping[str, Any]) -> Task[Any]:
-    """The task that a file's metadata name.
+    """The task that a file's metadata name; classification where they name none.
 
     Raises:
-        DataError: they name none that Sterna knows.
+        DataError: they name one that Sterna does not know.
     """
-    name = metadata.get("task", "classification")
-    if name not in TASKS:
-        raise DataError(f"task must be one of {', '.join(TASKS)}, the file has {name!r}")
-    if name == "classification":
+    name = read_task(metadata) if "task" in metadata else CLASSIFICATION
+    if name == CLASSIFICATION:
         return Classification()
     from sterna.tasks.detection import Detection
 
@@ -60,4 +56,4 @@ def task_of_file(metadata: Mapping[str, Any]) -> Task[Any]:
     options = recipe.get("detection") if isinstance(recipe, dict) else None
     max_dets = options.get("max_dets") if isinstance(options, dict) else None
     fallback = DetectionConfig().max_dets
-    return Detection(name == "instance-segmentation", max_dets if type(max_dets) is int and max_dets > 0 else fallback)
+    return Detection(name == INSTANCE_SEGMENTATION, max_dets if type(max_dets) is int and max_dets > 0 else fallback)
