@@ -12,13 +12,15 @@ from digits_runs import read_lines, sha256
 from torch import nn
 
 from sterna.cli import main
-from sterna.config import DataConfig
-from sterna.container import read
+from sterna.config import DataConfig, TernaryConfig
+from sterna.container import decode, encode, read
+from sterna.conversion import convert
 from sterna.data import DataSplits, load_data, make_loader
 from sterna.errors import ConfigError
-from sterna.loading import load
+from sterna.loading import fill, load
 from sterna.models import build_model
-from sterna.tasks.detection import Detection, FeatureTeacher
+from sterna.preparation import prepare, set_phase, update_masks
+from sterna.tasks.detection import Detection, FeatureTeacher, levels_of
 from sterna.train.batch_norm import freeze_batch_norms
 from sterna.train.run import CompressResult, compress
 
@@ -192,3 +194,37 @@ def test_workers_give_the_same_batches(root: Path) -> None:
 def test_a_recipe_of_two_minds_is_refused(root: Path, sections: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         detection_recipe(root, **sections)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maskrcnn_resnet50_fpn",
+        "maskrcnn_resnet50_fpn_v2",
+        "retinanet_resnet50_fpn_v2",
+        "ssdlite320_mobilenet_v3_large",
+    ],
+)
+def test_the_detectors_of_torchvision_become_ternary_and_come_back(name: str) -> None:
+    torch.manual_seed(0)
+    arguments = {"num_classes": 3} if name.startswith("ssd") else {"num_classes": 3, "min_size": 64, "max_size": 64}
+    model = build_model(f"torchvision:{name}", arguments).eval()
+    prepare(model, TernaryConfig(sparsity=0.8))
+    update_masks(model, 0.8)
+    set_phase(model, "ternary")
+    stored = convert(model, float_dtype="float32")
+    again = fill(build_model(f"torchvision:{name}", arguments), stored)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        before, after = levels_of(model.backbone(images)), levels_of(again.backbone(images))
+    for level, features in before.items():
+        scale = float(features.abs().max())
+        assert torch.allclose(after[level], features, rtol=0.0, atol=1e-4 * max(scale, 1e-6)), level
+    assert decode(encode(stored)).ternary().keys() == stored.ternary().keys()
+    assert 0.79 < stored.sparsity < 0.81
+
+
+def test_features_of_an_untrained_model_teach_nothing(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model.weights is missing: detection.feature_weight needs a trained model"):
+        compress(detection_recipe(root, detection={"feature_weight": 1.0}), tmp_path, progress=False)

@@ -297,3 +297,9 @@ def test_a_target_size_survives_a_resumption(tmp_path: Path, monkeypatch: pytest
     stop_run(recipe, tmp_path / "stopped", 2 * STEPS_PER_EPOCH + 5, monkeypatch)
     resumed = compress(recipe, tmp_path / "stopped", resume=True, progress=False)
     assert sha256(resumed.path) == sha256(whole.path)
+
+
+def test_validation_at_intervals_leaves_out_epochs_but_never_the_last(tmp_path: Path) -> None:
+    recipe = digits_recipe(data={"validation_size": 100}, train={"epochs": 3, "validation_interval": 2})
+    compress(recipe, tmp_path, progress=False)
+    assert [line["validation"] is not None for line in epoch_lines(tmp_path)] == [False, True, True]

@@ -11,7 +11,7 @@ from digits_runs import digits_recipe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sterna.config import bytes_of
+from sterna.config import TernaryConfig, bytes_of
 from sterna.container import coded_bytes
 from sterna.errors import ConfigError
 from sterna.inspection import inspect
@@ -75,3 +75,8 @@ def test_a_run_ends_with_a_file_of_the_size_that_was_asked_for(tmp_path: Path, t
     result = compress(digits_recipe(ternary={"target_size": target}), tmp_path, progress=False)
     assert 0.98 * bytes_of(target) <= result.file_bytes <= bytes_of(target)
     assert inspect(result.path).file_bytes == result.file_bytes
+
+
+def test_a_threshold_that_chooses_zeros_itself_does_not_go_with_a_size() -> None:
+    with pytest.raises(ValueError, match="target_size needs threshold 'ratio'"):
+        TernaryConfig(target_size="9KB", threshold="optimal")

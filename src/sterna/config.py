@@ -124,6 +124,12 @@ class TernaryConfig(_Frozen):
         description="convolutions with one channel a group; int8 trains them in floating point and stores them in int8",
     )
 
+    @model_validator(mode="after")
+    def _size_decides_zeros(self) -> Self:
+        if self.target_size is not None and self.threshold == "optimal":
+            raise ValueError("target_size needs threshold 'ratio': 'optimal' chooses the zeros by itself")
+        return self
+
 
 class ScheduleConfig(_Frozen):
     """The phases of training, in epochs (fractions of an epoch are allowed)."""

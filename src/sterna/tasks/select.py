@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sterna.config import DetectionConfig, Recipe
+from sterna.errors import ConfigError
 from sterna.tasks.classification import Classification
 from sterna.tasks.distillation import make_teacher
 from sterna.tasks.prediction import CLASSIFICATION, INSTANCE_SEGMENTATION, read_task
@@ -34,6 +35,8 @@ def make_task(recipe: Recipe, network: nn.Module | None = None, device: torch.de
         options = recipe.detection or DetectionConfig()
         guide = None
         if network is not None and options.feature_weight > 0.0:
+            if recipe.model.weights is None:
+                raise ConfigError("model.weights is missing: detection.feature_weight needs a trained model")
             guide = FeatureTeacher(deepcopy(network), options.feature_weight)
         return Detection(recipe.task == "instance-segmentation", options.max_dets, guide)
     teacher = make_teacher(recipe, network, device or torch.device("cpu")) if network is not None else None
