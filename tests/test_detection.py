@@ -226,5 +226,5 @@ def test_the_detectors_of_torchvision_become_ternary_and_come_back(name: str) ->
 
 
 def test_features_of_an_untrained_model_teach_nothing(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model.weights is missing: detection.feature_weight needs a trained model"):
+    with pytest.raises(ConfigError, match=r"model\.weights is missing: detection\.feature_weight needs a trained model"):
         compress(detection_recipe(root, detection={"feature_weight": 1.0}), tmp_path, progress=False)

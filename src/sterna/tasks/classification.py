@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _TOP = 5
 _EVALUATION_BATCH = 500
+# Of a batch of larger images, so that memory stays bounded: 66 images of 224 x 224.
+_EVALUATION_VALUES = 10_000_000
 
 
 class Classification(Task[Batch]):
@@ -92,8 +94,16 @@ class Classification(Task[Batch]):
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
         """As :func:`evaluate`."""
-        size = batch_size if batch_size is not None else _EVALUATION_BATCH
-        return evaluate(model, dataset, batch_size=size, workers=workers, accelerator=accelerator, progress=progress)
+        if batch_size is None and len(dataset):
+            batch_size = min(_EVALUATION_BATCH, max(1, _EVALUATION_VALUES // dataset[0][0].numel()))
+        return evaluate(
+            model,
+            dataset,
+            batch_size=batch_size or _EVALUATION_BATCH,
+            workers=workers,
+            accelerator=accelerator,
+            progress=progress,
+        )
 
 
 def classification_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
