@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from copy import deepcopy
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -59,7 +60,9 @@ def main() -> None:
     for kind in ("float32", "float16", "int8", "ternary"):
         own = stored_depthwise(model, kind) if kind != "float32" else {}
         network = fill(build_model(MODEL), TernaryModel({**rest, **classifier, **own}, {}))
-        weights = {name: tensor for name, tensor in own.items() if len(tensor.shape) > 1}
+        weights = {
+            name: tensor for name, tensor in own.items() if not isinstance(tensor, np.ndarray) or tensor.ndim > 1
+        }
         size = len(encode(TernaryModel(weights, {}))) if weights else 4 * 64_224
         print(f"| {kind} | {evaluate(network, data, batch_size=50)['top1']:.2f} % | {size:,} |", flush=True)
 
