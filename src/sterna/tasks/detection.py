@@ -170,6 +170,7 @@ class Detection(Task[DetectionBatch]):
         network = accelerator.unwrap_model(model) if accelerator is not None else model
         device = next(network.parameters()).device
         ground_truth = dataset.ground_truth()
+        categories = len(ground_truth["categories"])
         metrics = CocoMetrics(ground_truth, max_dets=self._max_dets)
         total, done = len(range(rank, len(dataset), processes)), 0
         with evaluation_mode(network), full_precision_forward(network), torch.inference_mode():
@@ -177,9 +178,7 @@ class Detection(Task[DetectionBatch]):
                 dataset, batch_size or _EVALUATION_BATCH, shuffle=False, seed=0, workers=workers, part=(rank, processes)
             ):
                 outputs = network([image.to(device) for image in images])
-                found = [{key: value.cpu() for key, value in output.items()} for output in outputs]
-                if not self._with_masks:
-                    found = [{key: value for key, value in one.items() if key != "masks"} for one in found]
+                found = [self._countable(output, categories) for output in outputs]
                 metrics.add(found, [int(target["image_id"]) for target in targets])
                 done += len(images)
                 if progress is not None:
@@ -189,6 +188,12 @@ class Detection(Task[DetectionBatch]):
             metrics = CocoMetrics(ground_truth, max_dets=self._max_dets)
             metrics.extend(everything)
         return metrics.compute()
+
+    def _countable(self, output: Mapping[str, Tensor], categories: int) -> dict[str, Tensor]:
+        """What counts of a detector's answer: classes that the data have, as with COCO; masks only if they matter."""
+        known = output["labels"] <= categories
+        keys = ("boxes", "labels", "scores", *(("masks",) if self._with_masks else ()))
+        return {key: output[key][known].cpu() for key in keys}
 
 
 def _total(losses: Mapping[str, Tensor]) -> Tensor:
