@@ -233,7 +233,7 @@ def test_features_of_an_untrained_model_teach_nothing(root: Path, tmp_path: Path
 
 
 class Prophet(nn.Module):
-    """Finds the bright rectangles exactly, and says of one more that it is of a class that the data do not have."""
+    """Finds every rectangle exactly, and says of one more that it is of a class that the data do not have."""
 
     def __init__(self, data: DataSplits) -> None:
         super().__init__()
