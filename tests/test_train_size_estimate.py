@@ -35,6 +35,13 @@ def test_float_bytes_are_those_of_the_converted_model(
     assert estimate == sum(array.size * itemsize for array in arrays if array is not None)
 
 
+def test_layers_in_int8_count_a_byte_a_weight_and_a_scale_a_filter() -> None:
+    torch.manual_seed(0)
+    model = prepare(build_model("cifar_resnet20"), TernaryConfig())
+    float16 = float_bytes_of(model, "float16")
+    assert float_bytes_of(model, "float16", ["conv1"]) == float16 - 16 * 27 + 16 * 2
+
+
 def test_trits_count_by_their_entropy() -> None:
     def layer(weights: int, bits: float) -> LayerStatistics:
         return LayerStatistics("x", weights, 0.7, 0.9, 0.0, 0.0, bits)

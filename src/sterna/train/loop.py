@@ -99,7 +99,7 @@ class TrainingLoop:
         )
         if recipe.train.compile:
             network.compile()
-        self._float_bytes = float_bytes_of(network, recipe.storage.float_dtype)
+        self._float_bytes = float_bytes_of(network, recipe.storage.float_dtype, recipe.storage.int8)
 
         self.schedule = Schedule(recipe, len(self._loader))
         self.step = 0
