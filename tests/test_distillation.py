@@ -55,7 +55,7 @@ def test_hard_and_soft_loss_are_mixed_by_weight() -> None:
     teacher = Teacher(network, DistillationConfig(weight=0.25, temperature=2.0), "float32", CPU)
     logits, labels = torch.randn(6, 10), torch.arange(6)
     hard = F.cross_entropy(logits, labels)
-    mixed = teacher.loss(hard, logits, images)
+    mixed = teacher.loss(hard, logits, teacher.teach(images), {})
     expected = 0.75 * hard + 0.25 * distillation_loss(logits, network(images), 2.0)
     torch.testing.assert_close(mixed, expected)
 
@@ -70,7 +70,7 @@ def test_a_teacher_is_never_trained() -> None:
 def test_another_number_of_classes_is_refused() -> None:
     teacher = Teacher(build_model("digits_cnn", {"num_classes": 7}), DistillationConfig(), "float32", CPU)
     with pytest.raises(ConfigError, match="has 7 outputs, the model has 10"):
-        teacher.loss(torch.zeros(()), torch.zeros(2, 10), torch.zeros(2, 1, 8, 8))
+        teacher.loss(torch.zeros(()), torch.zeros(2, 10), teacher.teach(torch.zeros(2, 1, 8, 8)), {})
 
 
 def test_the_uncompressed_model_is_the_default_teacher(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_uncompressed_model_is_the_default_teacher(tmp_path: Path) -> None:
         own = model.eval()(images)
         for parameter in model.parameters():
             parameter.zero_()  # the teacher is a copy
-    assert float(teacher.loss(torch.zeros(()), own, images)) == pytest.approx(0.0, abs=1e-5)
+    assert float(teacher.loss(torch.zeros(()), own, teacher.teach(images), {})) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_another_model_may_teach(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_another_model_may_teach(tmp_path: Path) -> None:
     assert teacher is not None
     images = torch.randn(3, 1, 8, 8)
     with torch.no_grad():
-        loss = teacher.loss(torch.zeros(()), other.eval()(images), images)
+        loss = teacher.loss(torch.zeros(()), other.eval()(images), teacher.teach(images), {})
     assert float(loss) == pytest.approx(0.0, abs=1e-5)
 
 
@@ -130,21 +130,52 @@ def test_features_are_watched_by_pattern_and_only_for_a_while() -> None:
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     student.eval()
     watcher = Teacher(teacher, config, "float32", CPU)
-    with watcher.watching(student) as features:
+    lesson = watcher.teach(images)
+    with watcher.watching(student, lesson) as features:
         logits = student(images)
-    assert set(features) == {"conv1", "conv2", "conv3"}
-    assert float(watcher.loss(logits.new_zeros(()), logits, images, features).detach()) == pytest.approx(0.0, abs=1e-5)
+    assert set(features) == set(lesson.inputs) == {"conv1", "conv2", "conv3"}
+    nothing = logits.new_zeros(())
+    assert float(watcher.loss(nothing, logits, lesson, features).detach()) == pytest.approx(0.0, abs=1e-5)
     student(images[:1])
     assert features["conv1"].shape[0] == 3
     doubled = {**features, "conv3": 2.0 * features["conv3"]}
-    loss = watcher.loss(logits.new_zeros(()), logits, images, doubled)
-    assert float(loss.detach()) == pytest.approx(4.0 / 3.0, rel=1e-4)
+    assert float(watcher.loss(nothing, logits, lesson, doubled).detach()) == pytest.approx(4.0 / 3.0, rel=1e-4)
+
+
+def test_modules_that_learn_alone_have_only_their_own_errors_and_gradients() -> None:
+    config = DistillationConfig(weight=1.0, temperature=1.0, features=("conv2", "conv3"), local_epochs=2)
+    torch.manual_seed(0)
+    student, teacher = build_model("digits_cnn").eval(), build_model("digits_cnn")
+    teacher.load_state_dict(student.state_dict())
+    with torch.no_grad():
+        student.conv1.weight.mul_(-1.0)  # an error before both modules
+        student.conv3.weight.mul_(2.0)  # an error in the last one
+    watcher = Teacher(teacher, config, "float32", CPU)
+    watcher.begin_epoch(1)
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    lesson = watcher.teach(images)
+    with watcher.watching(student, lesson) as features:
+        student(images)
+    torch.testing.assert_close(features["conv2"], lesson.outputs["conv2"])
+    torch.testing.assert_close(features["conv3"], 2.0 * lesson.outputs["conv3"])
+    feature_distance(features, lesson.outputs).backward()
+    assert student.conv1.weight.grad is None
+    assert student.conv3.weight.grad.abs().max() > 0.0
+    watcher.begin_epoch(2)
+    with watcher.watching(student, lesson) as features:
+        student(images)
+    assert not torch.allclose(features["conv2"], lesson.outputs["conv2"])
+
+
+def test_learning_alone_needs_modules() -> None:
+    with pytest.raises(ValueError, match="local_epochs needs features"):
+        DistillationConfig(local_epochs=1)
 
 
 def test_features_that_do_not_exist_or_fit_are_refused() -> None:
     config = DistillationConfig(features=("layer9",))
     watcher = Teacher(build_model("digits_cnn"), config, "float32", CPU)
-    with pytest.raises(ConfigError, match="pattern 'layer9' matches no module"), watcher.watching(watcher._network):
-        pass
+    with pytest.raises(ConfigError, match="pattern 'layer9' matches no module"):
+        watcher.teach(torch.zeros(1, 1, 8, 8))
     with pytest.raises(ConfigError, match=r"features of 'a' have shape \(1,\) in the model and \(2,\)"):
         feature_distance({"a": torch.ones(1)}, {"a": torch.ones(2)})

@@ -167,6 +167,17 @@ class DistillationConfig(_Frozen):
         default=(), description="patterns of modules whose outputs should be like the teacher's: layer1, layer2.*"
     )
     feature_weight: NonNegative = Field(default=1.0, description="of the mean relative squared distance of features")
+    local_epochs: NonNegative = Field(
+        default=0.0,
+        description="first epochs in which each module of 'features' learns alone, from the inputs of its twin in the "
+        "teacher; for few images",
+    )
+
+    @model_validator(mode="after")
+    def _local_needs_features(self) -> Self:
+        if self.local_epochs > 0.0 and not self.features:
+            raise ValueError("local_epochs needs features: the modules that learn alone")
+        return self
 
 
 class TrainConfig(_Frozen):

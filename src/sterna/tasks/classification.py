@@ -66,6 +66,11 @@ class Classification(Task[Batch]):
                 f"the model must have at least {len(data.labels)} outputs, one for each label of the data, got {shape}"
             )
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Tell the teacher."""
+        if self._teacher is not None:
+            self._teacher.begin_epoch(epoch)
+
     def inputs(self, batch: Batch) -> Tensor:
         """The images, in the memory format of the task."""
         return batch[0].contiguous(memory_format=self._memory_format)
@@ -77,10 +82,11 @@ class Classification(Task[Batch]):
             logits = model(images)
             loss = classification_loss(logits, labels, self._label_smoothing)
         else:
-            with self._teacher.watching(getattr(model, "module", model)) as features:
+            lesson = self._teacher.teach(images)
+            with self._teacher.watching(getattr(model, "module", model), lesson) as features:
                 logits = model(images)
             loss = classification_loss(logits, labels, self._label_smoothing)
-            loss = self._teacher.loss(loss, logits, images, features)
+            loss = self._teacher.loss(loss, logits, lesson, features)
         return StepResult(loss, (logits.detach().argmax(1) == labels).sum(), len(labels))
 
     def evaluate(

@@ -54,6 +54,9 @@ class Task(ABC, Generic[_B]):
             ConfigError: it takes other inputs, or has too few outputs.
         """
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the steps of an epoch, which is counted from 0."""
+
     @abstractmethod
     def step(self, model: nn.Module, batch: _B) -> StepResult:
         """The loss of a batch.

@@ -169,6 +169,7 @@ class TrainingLoop:
     def _train_epoch(self, display: Display) -> None:
         epoch, steps_done = divmod(self.step, self.schedule.steps_per_epoch)
         self._loader.set_epoch(epoch)
+        self._task.begin_epoch(epoch)
         self._model.train()
         if self._recipe.train.freeze_batch_norm:
             freeze_batch_norms(self._network)

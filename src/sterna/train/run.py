@@ -229,8 +229,13 @@ def _seed(seed: int) -> None:
 
 
 def _may_leave_out(recipe: Recipe) -> bool:
-    """Whether parameters may get no gradient: learned scales before the ternary phase, heads without objects."""
-    return recipe.task != "classification" or (recipe.ternary is not None and recipe.ternary.scale == "learned")
+    """Whether parameters may get no gradient.
+
+    Learned scales do before the ternary phase, heads without objects, and what lies before modules that learn alone.
+    """
+    learns_alone = recipe.distillation is not None and recipe.distillation.local_epochs > 0.0
+    has_scales = recipe.ternary is not None and recipe.ternary.scale == "learned"
+    return recipe.task != "classification" or learns_alone or has_scales
 
 
 def _tells_of_a_lost_process(error: RuntimeError) -> bool:
