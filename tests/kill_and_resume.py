@@ -23,6 +23,7 @@ from sterna.config import Recipe
 from sterna.models import build_model
 from sterna.train import checkpoint, run
 from sterna.train.loop import TrainingLoop
+from sterna.train.recorder import Recorder
 
 Moment = tuple[str, int]
 
@@ -40,7 +41,7 @@ MOMENTS: tuple[Moment, ...] = (
     ("kept the best", 2),
     ("kept the best", 2),
     ("measured a file", 1),
-    ("measured a file", 2),
+    ("wrote a file", 2),
 )
 
 
@@ -84,6 +85,8 @@ def arm(moment: Moment) -> None:
         die_at(TrainingLoop, "keep_if_best", count, before=False)
     elif place == "measured a file":
         die_at(run, "_measure", count, before=False)
+    elif place == "wrote a file":
+        die_at(Recorder, "save", count, before=False)
     else:
         raise ValueError(place)
 
