@@ -84,7 +84,8 @@ struct Counter {
     }
 };
 
-// Modulo 2^32: no stream that an encoder writes takes a weight near 2^31, and a hostile one gets the same bits everywhere.
+// Modulo 2^32: no stream that an encoder writes takes a weight near 2^31, and a hostile one gets the same bits
+// everywhere.
 constexpr std::int32_t wrapping_sum(std::int32_t a, std::int32_t b) {
     return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
 }
