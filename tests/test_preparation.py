@@ -19,6 +19,8 @@ from sterna.preparation import (
     layer_signs,
     layer_statistics,
     prepare,
+    scale_thresholds,
+    scaled_thresholds,
     select_layers,
     set_phase,
     ternary_layers,
@@ -234,3 +236,14 @@ def test_a_grouped_convolution_is_not_depthwise() -> None:
     assert not is_depthwise(nn.Conv2d(8, 16, 3, groups=4))
     assert not is_depthwise(nn.Conv2d(1, 16, 3))
     assert is_depthwise(nn.Conv2d(8, 16, 3, groups=8))
+
+
+def test_scaled_thresholds_make_more_zeros_and_go_back_to_the_last_bit() -> None:
+    model = ternary_net()
+    before = {name: layer.threshold.clone() for name, layer in ternary_layers(model).items()}
+    zeros = {name: int((signs == 0).sum()) for name, signs in layer_signs(model).items()}
+    with scaled_thresholds(model, 1.1):
+        assert all(int((signs == 0).sum()) > zeros[name] for name, signs in layer_signs(model).items())
+    assert all(torch.equal(layer.threshold, before[name]) for name, layer in ternary_layers(model).items())
+    scale_thresholds(model, 0.9)
+    assert all(int((signs == 0).sum()) < zeros[name] for name, signs in layer_signs(model).items())

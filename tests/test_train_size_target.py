@@ -80,3 +80,23 @@ def test_a_run_ends_with_a_file_of_the_size_that_was_asked_for(tmp_path: Path, t
 def test_a_threshold_that_chooses_zeros_itself_does_not_go_with_a_size() -> None:
     with pytest.raises(ValueError, match="target_size needs threshold 'ratio'"):
         TernaryConfig(target_size="9KB", threshold="optimal")
+
+
+def test_a_file_that_has_its_size_is_left_alone() -> None:
+    assert SizeTarget(100_000).find_factor(lambda _: 99_800) == 1.0
+
+
+@given(exact=st.floats(0.8, 1.3))
+def test_thresholds_move_by_the_factor_that_makes_the_size(exact: float) -> None:
+    def size(factor: float) -> int:
+        return round(100_000 * (exact / factor) ** 2)
+
+    found = SizeTarget(100_000).find_factor(size)
+    assert 99_500 <= size(found) <= 100_000
+
+
+def test_a_size_that_no_factor_makes_ends_below_it() -> None:
+    def size(factor: float) -> int:
+        return 90_000 if factor > 1.1 else 110_000
+
+    assert size(SizeTarget(100_000).find_factor(size)) == 90_000

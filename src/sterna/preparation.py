@@ -7,7 +7,8 @@ tree, ``state_dict``, ``deepcopy``, ``torch.compile`` and distributed training w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -162,6 +163,25 @@ def update_masks(model: nn.Module, sparsity: float) -> None:
     layers = ternary_layers(model)
     for name, mask in choose_masks(model, sparsity).items():
         layers[name].set_mask(_latent(model, name), mask)
+
+
+@torch.no_grad()
+def scale_thresholds(model: nn.Module, factor: float) -> None:
+    """Multiply the thresholds of all ternary layers: a few more zeros everywhere, or a few less."""
+    for layer in ternary_layers(model).values():
+        layer.threshold.mul_(factor)
+
+
+@contextmanager
+def scaled_thresholds(model: nn.Module, factor: float) -> Iterator[None]:
+    """Thresholds of :func:`scale_thresholds`, and afterwards those before, to the last bit."""
+    before = {layer: layer.threshold.clone() for layer in ternary_layers(model).values()}
+    scale_thresholds(model, factor)
+    try:
+        yield
+    finally:
+        for layer, threshold in before.items():
+            layer.threshold.copy_(threshold)
 
 
 @torch.no_grad()

@@ -27,6 +27,8 @@ from sterna.preparation import (
     latent_weights,
     layer_signs,
     layer_statistics,
+    scale_thresholds,
+    scaled_thresholds,
     set_phase,
     ternary_layers,
     update_masks,
@@ -144,7 +146,8 @@ class TrainingLoop:
         self.step = max(0, self.schedule.total_steps - 1)
         self._phase = self.schedule.phase(self.step)
         if self._recipe.ternary is not None:
-            self._meet_size()
+            if self._size_target is not None:
+                self.schedule.final_sparsity = self._weigh(self._size_target)
             update_masks(self._network, self.schedule.final_sparsity)
             set_phase(self._network, self._phase)
         if self.baseline is None:
@@ -222,12 +225,22 @@ class TrainingLoop:
                 self._average.module.load_state_dict(self._network.state_dict())
 
     def _meet_size(self) -> None:
-        """Choose the masks once more for the size that the recipe asks for: weights have crossed the thresholds."""
+        """Move the frozen thresholds a little, so that the file has the size that the recipe asks for.
+
+        Weights have crossed them since they were chosen. All are moved by one factor, because choosing the masks anew
+        would change many trits that no step has trained with.
+        """
         if self._size_target is None:
             return
-        self.schedule.final_sparsity = self._weigh(self._size_target)
-        for model in {self._network, self.result}:
-            update_masks(model, self.schedule.final_sparsity)
+        model, coder = self.result, self._recipe.storage.coder
+
+        def file_bytes(factor: float) -> int:
+            with scaled_thresholds(model, factor):
+                return len(encode(self._recorder.convert(model, {}, "test", finished=False), coder=coder))
+
+        factor = self._size_target.find_factor(file_bytes)
+        for network in {self._network, model}:
+            scale_thresholds(network, factor)
 
     @torch.no_grad()
     def _weigh(self, target: SizeTarget) -> float:
