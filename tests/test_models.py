@@ -289,7 +289,7 @@ def test_a_file_can_hold_a_part_of_the_network(tmp_path: Path) -> None:
 def test_a_classifier_for_other_classes_stays_fresh(tmp_path: Path) -> None:
     save_file(build_model("digits_cnn").state_dict(), tmp_path / "ten.safetensors")
     three = build_model("digits_cnn", {"num_classes": 3})
-    with pytest.raises(DataError, match=r"other shapes for linear.weight"):
+    with pytest.raises(DataError, match=r"other shapes for .*linear\.weight"):
         load_weights(three, tmp_path / "ten.safetensors")
     before = three.linear.weight.clone()
     load_weights(three, tmp_path / "ten.safetensors", fresh=["linear.*"])

@@ -288,7 +288,7 @@ def test_folded_weights_are_trained_with_statistics_of_their_own(tmp_path: Path)
     save_file(network.state_dict(), tmp_path / "fresh.safetensors")  # means 0, variances 1: as a folded file has them
     recipe = digits_recipe(model={"weights": str(tmp_path / "fresh.safetensors")}, ternary=None)
     result = compress(recipe, tmp_path / "run", progress=False)
-    assert result.metrics["top1"] > 70.0
+    assert result.metrics["top1"] > 40.0  # 10 by chance
 
 
 def test_a_target_size_survives_a_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
