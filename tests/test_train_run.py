@@ -268,7 +268,7 @@ def test_a_run_in_floating_point_begins_a_ternary_one(tmp_path: Path) -> None:
     floats = compress(recipe, tmp_path / "float", progress=False)
     assert floats.path.name == "digits.safetensors"
     assert floats.sparsity == 0.0
-    assert floats.metrics["top1"] > 70.0
+    assert floats.metrics["top1"] > 50.0
     assert {line["phase"] for line in read_lines(floats.path.parent)} == {"dense"}
     weights = {"model": {"weights": str(floats.path)}, "schedule": {"dense_epochs": 0.0}}
     ternary = compress(digits_recipe(**weights), tmp_path / "ternary", progress=False)
