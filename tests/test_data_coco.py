@@ -17,7 +17,7 @@ from torchvision.transforms.functional import to_tensor
 
 from sterna.config import DataConfig
 from sterna.data import coco_file as coco_file_module
-from sterna.data import make_loader
+from sterna.data import load_data, make_loader
 from sterna.data.coco import CocoDataset, flip, load_coco
 from sterna.data.coco_file import read_coco
 from sterna.data.image_folder import UnreadableImageError, read_image
@@ -423,7 +423,7 @@ def test_an_image_is_augmented_equally_in_whatever_batch(tmp_path: Path) -> None
 
 
 def test_evaluation_is_not_augmented(root: Path) -> None:
-    splits = load_coco(config(root, validation_size=1), seed=1, vertical_flip=True)
+    splits = load_coco(config(root, validation_size=1, vertical_flip=True), seed=1)
     for split in (splits.validation, splits.test):
         before = split[0][0]
         for epoch in range(1, 5):
@@ -581,7 +581,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_real_microscopy_is_read(data_root: Path) -> None:
-    splits = load_coco(config(data_root / "nuclei", validation_size=30), seed=1, vertical_flip=True)
+    splits = load_coco(config(data_root / "nuclei", validation_size=30, vertical_flip=True), seed=1)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (239, 30, 65)
     assert splits.labels == ("background", "nucleus")
     images, targets = splits.train.__getitems__(range(0, 239, 20))
@@ -605,3 +605,9 @@ def test_unreadable_pictures_are_left_out_on_request(root: Path) -> None:
     assert len(splits.train) == 3
     assert all("40.png" in text for text in splits.unreadable)
     assert sorted(int(target["image_id"]) for target in splits.train.__getitems__(range(3))[1]) == [10, 20, 30]
+
+
+@pytest.mark.parametrize("key", ["vertical_flip", "skip_empty"])
+def test_what_only_detection_has_is_refused_elsewhere(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.{key} is only for coco, got it for digits"):
+        load_data(DataConfig.model_validate({"name": "digits", key: True}))

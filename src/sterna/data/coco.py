@@ -230,16 +230,12 @@ def find_split(root: Path, split: str) -> tuple[Path, Path] | None:
     )
 
 
-def load_coco(
-    config: DataConfig, seed: int = 0, *, vertical_flip: bool = False, skip_empty: bool = False
-) -> DataSplits:
+def load_coco(config: DataConfig, seed: int = 0) -> DataSplits:
     """Detection or instance segmentation data; the module's text says which file becomes which split.
 
     Args:
         config: ``path`` is the folder of the data set; ``augment`` mirrors training images.
         seed: of the augmentation.
-        vertical_flip: mirror training images top to bottom too.
-        skip_empty: train only on images that have something to find.
 
     Raises:
         DataError: a file or folder is missing or malformed, or the splits do not have the same categories.
@@ -282,7 +278,12 @@ def load_coco(
     validation = CocoDataset(train, validation_rows) if config.validation_size else evaluations[0]
     return DataSplits(
         train=CocoDataset(
-            train, train_rows, augment=config.augment, vertical_flip=vertical_flip, skip_empty=skip_empty, seed=seed
+            train,
+            train_rows,
+            augment=config.augment,
+            vertical_flip=config.vertical_flip,
+            skip_empty=config.skip_empty,
+            seed=seed,
         ),
         validation=validation,
         test=evaluations[-1],

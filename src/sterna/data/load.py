@@ -19,6 +19,9 @@ def load_data(config: DataConfig, seed: int = 0) -> DataSplits:
         DataError: data are missing or damaged.
         MissingDependencyError: a package that the data set needs is not installed.
     """
+    for key in ("vertical_flip", "skip_empty"):
+        if getattr(config, key) and config.name != "coco":
+            raise ConfigError(f"data.{key} is only for coco, got it for {config.name}")
     # Imported here because only one of them is needed, and image folders bring torchvision with them.
     if config.name == "image-folder":
         from sterna.data.image_folder import load_image_folder
@@ -31,13 +34,15 @@ def load_data(config: DataConfig, seed: int = 0) -> DataSplits:
     if config.name == "coco":
         from sterna.data.coco import load_coco
 
-        return load_coco(config, seed, vertical_flip=config.vertical_flip, skip_empty=config.skip_empty)
+        return load_coco(config, seed)
     if config.image_size is not None:
         raise ConfigError(
             f"data.image_size is only for image-folder and shards, got {config.image_size} for {config.name}"
         )
     if config.workers:
-        raise ConfigError(f"data.workers is only for image-folder and shards, got {config.workers} for {config.name}")
+        raise ConfigError(
+            f"data.workers is only for image-folder, shards and coco, got {config.workers} for {config.name}"
+        )
     if config.skip_unreadable:
         raise ConfigError(f"data.skip_unreadable is only for image-folder, shards and coco, got it for {config.name}")
     if config.name == "cifar10":

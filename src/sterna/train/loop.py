@@ -150,8 +150,6 @@ class TrainingLoop:
                 self.schedule.final_sparsity = self._weigh(self._size_target)
             update_masks(self._network, self.schedule.final_sparsity)
             set_phase(self._network, self._phase)
-        if self.baseline is None:
-            self.baseline = {}
         seconds: list[float] = []
         self._model.train()
         if self._recipe.train.freeze_batch_norm:
