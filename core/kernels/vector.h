@@ -1,0 +1,128 @@
+// Vectors of the instruction set that this file is compiled for.
+//
+// Included once by kernel_set.cc for each instruction set, with STERNA_ISA as the name of a namespace: nothing here may
+// have the same linker name in two of them, or one set's code could run on a processor of another.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#include "core/kernels/kernel_types.h"
+
+namespace sterna::STERNA_ISA {
+namespace {
+
+template <class T, std::size_t Bytes>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(Bytes)));
+};
+template <class T, std::size_t Bytes>
+using Vector = typename VectorOf<T, Bytes>::type;
+
+#if defined(__AVX512F__)
+inline constexpr std::size_t kVectorBytes = 64;
+#elif defined(__AVX2__)
+inline constexpr std::size_t kVectorBytes = 32;
+#else
+inline constexpr std::size_t kVectorBytes = 16;
+#endif
+
+template <class T, std::size_t Bytes>
+inline Vector<T, Bytes> load(const T* from) {
+    Vector<T, Bytes> vector;
+    __builtin_memcpy(&vector, from, Bytes);
+    return vector;
+}
+
+template <class V, class T>
+inline void store(T* to, const V& vector) {
+    __builtin_memcpy(to, &vector, sizeof(V));
+}
+
+using Floats = Vector<float, kVectorBytes>;
+using Shorts = Vector<std::int16_t, kVectorBytes>;
+using Ints = Vector<std::int32_t, kVectorBytes>;
+inline constexpr std::size_t kFloatLanes = kVectorBytes / sizeof(float);
+inline constexpr std::size_t kShortLanes = kVectorBytes / sizeof(std::int16_t);
+
+inline Floats multiply_add(Floats a, Floats b, Floats sum) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__FMA__)
+    return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#elif defined(__ARM_NEON)
+    return (Floats)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
+#else
+    return sum + a * b;
+#endif
+}
+
+// Lanes of two vectors in turns: as `low` and `high` halves, each within 128 bits of its own where the set has no more.
+struct Interleaved {
+    Shorts low, high;
+};
+inline Interleaved interleave(Shorts a, Shorts b) {
+#if defined(__AVX512F__)
+    return {(Shorts)_mm512_unpacklo_epi16((__m512i)a, (__m512i)b), (Shorts)_mm512_unpackhi_epi16((__m512i)a, (__m512i)b)};
+#elif defined(__AVX2__)
+    return {(Shorts)_mm256_unpacklo_epi16((__m256i)a, (__m256i)b), (Shorts)_mm256_unpackhi_epi16((__m256i)a, (__m256i)b)};
+#else
+    return {__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11),
+            __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)};
+#endif
+}
+
+// sum[i] += pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32 bits.
+inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)pairs, (__m512i)weights);
+#elif defined(__AVX2__)
+    return sum + (Ints)_mm256_madd_epi16((__m256i)pairs, (__m256i)weights);
+#elif defined(__ARM_NEON)
+    const int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)pairs), vget_low_s16((int16x8_t)weights));
+    const int32x4_t high = vmull_high_s16((int16x8_t)pairs, (int16x8_t)weights);
+    return sum + (Ints)vpaddq_s32(low, high);
+#elif defined(__SSE2__)
+    typedef short Eight __attribute__((vector_size(16)));
+    return sum + (Ints)__builtin_ia32_pmaddwd128((Eight)pairs, (Eight)weights);
+#else
+    Ints products;
+    for (int i = 0; i < 4; ++i) products[i] = pairs[2 * i] * weights[2 * i] + pairs[2 * i + 1] * weights[2 * i + 1];
+    return sum + products;
+#endif
+}
+
+// Writes the sums of an interleaved pair in the order of the lanes before.
+inline void store_interleaved(std::int32_t* to, Ints low, Ints high) {
+#if defined(__AVX512F__)
+    const __m512i first = _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), (__m512i)high);
+    const __m512i second =
+        _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), (__m512i)high);
+    store(to, first);
+    store(to + kFloatLanes, second);
+#elif defined(__AVX2__)
+    store(to, _mm256_permute2x128_si256((__m256i)low, (__m256i)high, 0x20));
+    store(to + kFloatLanes, _mm256_permute2x128_si256((__m256i)low, (__m256i)high, 0x31));
+#else
+    store(to, low);
+    store(to + kFloatLanes, high);
+#endif
+}
+
+// A pair of weights in every pair of lanes.
+inline Shorts broadcast_pair(const std::int16_t* pair) {
+    std::int32_t both;
+    __builtin_memcpy(&both, pair, sizeof(both));
+    const Ints all = both - Ints{};
+    return (Shorts)all;
+}
+
+}  // namespace
+}  // namespace sterna::STERNA_ISA
