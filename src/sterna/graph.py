@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from sterna.container.layout import varint
 from sterna.errors import FormatError, SternaError
+from sterna.varint import varint
 
 Attribute = int | float
 
@@ -80,14 +80,17 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         # To height and width, or if these are 0, to those of the second input
         "resize_nearest": Operator(16, (1, 2), (), 0, _integers("height", "width")),
         "resize_bilinear": Operator(17, (1, 2), (), 0, _integers("height", "width", "align_corners")),
-        # Zeros around an image
-        "pad": Operator(18, (1, 1), (), 0, _integers(*_PADS)),
+        # Zeros around an image, and channels of zeros before and after its own
+        "pad": Operator(18, (1, 1), (), 0, _integers(*_PADS, "channels_before", "channels_after")),
         # Over the channels of an image, or over the columns of a matrix
         "softmax": Operator(19),
         "adaptive_max_pool2d": Operator(20, (1, 1), (), 0, _integers("height", "width")),
         # By whole factors, wherever the input's size is not known beforehand
         "upsample_nearest": Operator(21, (1, 1), (), 0, _integers("factor_height", "factor_width")),
         "upsample_bilinear": Operator(22, (1, 1), (), 0, _integers("factor_height", "factor_width", "align_corners")),
+        # y[n, o, y stride + i - pad, ...] = sum of weight[c, o, i, j] x[n, c, y, ...], + bias[o]; to each side of the
+        # sum over all x, y and i, j the pads are cut off
+        "conv_transpose2d": Operator(23, (1, 1), ("weight", "bias"), 1, _integers(*_STRIDES, *_PADS)),
     }
 )
 _BY_NUMBER = {operator.number: name for name, operator in OPERATORS.items()}

@@ -41,13 +41,3 @@ CODERS = ("small", "fast", "smallest")
 
 # Called with the work done so far and all work.
 Progress = Callable[[int, int], None]
-
-
-def varint(value: int) -> bytes:
-    """A number in bytes of seven bits, the lowest first; the eighth bit says that another byte follows."""
-    coded = bytearray()
-    while value > 127:
-        coded.append(128 | value & 127)
-        value >>= 7
-    coded.append(value)
-    return bytes(coded)

@@ -29,10 +29,10 @@ from sterna.container.layout import (
     VERSION,
     Progress,
     Section,
-    varint,
 )
 from sterna.errors import SternaError
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
+from sterna.varint import varint
 
 if TYPE_CHECKING:
     from torch import nn
