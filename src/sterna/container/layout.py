@@ -25,6 +25,7 @@ class Section(IntEnum):
     METADATA = 2
     TRITS = 3
     ARRAYS = 4
+    GRAPH = 5
 
 
 # Kinds of tensors by their numbers: NumPy's letter and the bytes of an element; then ternary, then int8 with a scale.
