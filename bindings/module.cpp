@@ -129,6 +129,7 @@ class FileReader {
     }
 
     nb::bytes metadata() const { return to_bytes(reader_.metadata()); }
+    nb::bytes graph() const { return to_bytes(reader_.graph()); }
 
     // (name in UTF-8, kind, scale kind, shape) of each tensor.
     nb::list tensors() const {
@@ -221,6 +222,7 @@ NB_MODULE(_core, module) {
     nb::exception<FaultError>(module, "Fault", PyExc_ValueError);
     module.attr("VERSION") = sterna::kVersion;
     module.attr("MAX_TEXT_BYTES") = sterna::kMaxTextBytes;
+    module.attr("MAX_GRAPH_BYTES") = sterna::kMaxGraphBytes;
     module.attr("MAX_TENSORS") = sterna::kMaxTensors;
     module.attr("MAX_NAME_BYTES") = sterna::kMaxNameBytes;
     module.attr("MAX_AXES") = sterna::kMaxAxes;
@@ -235,12 +237,14 @@ NB_MODULE(_core, module) {
                "Code an int8 array of -1, 0 and 1 with the coder of this number.");
     module.def("decode_trits", &decode_trits, nb::arg("data"), nb::arg("trits"), nb::arg("coder"),
                "Fill an int8 array from the code of one of its shape; ValueError where the bytes are no such code.");
-    module.def("encode_text", &encode_text, nb::arg("text"), "Code text for the table of tensors or the metadata.");
+    module.def("encode_text", &encode_text, nb::arg("text"),
+               "Code text for the table of tensors, the metadata or the graph.");
     module.def("encode_numbers", &encode_numbers, nb::arg("numbers"), nb::arg("width"),
                "Code numbers of `width` bytes each, given as their bytes.");
     nb::class_<FileReader>(module, "Reader", "The parts of a file; a rule that is broken raises Fault.")
         .def(nb::init<ByteArray, bool>(), nb::arg("data"), nb::arg("whole_checksum"))
         .def("metadata", &FileReader::metadata)
+        .def("graph", &FileReader::graph)
         .def("tensors", &FileReader::tensors)
         .def("sections", &FileReader::sections)
         .def("trit_chunks", &FileReader::trit_chunks)

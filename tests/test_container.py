@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from golden.make_golden import assemble, bad_files, good_model, section, table
+from golden.make_golden import assemble, bad_files, golden_graphs, good_model, graph_model, section, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -53,6 +54,7 @@ def assert_equal(left: TernaryModel, right: TernaryModel) -> None:
             if one is not None and other is not None:
                 assert_same_array(one, other)
     assert left.metadata == right.metadata
+    assert left.graphs == right.graphs
 
 
 def assert_same_array(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> None:
@@ -131,10 +133,21 @@ def test_the_good_golden_files_decode_to_their_model(name: str) -> None:
     assert_equal(reference.decode(data), good_model())
 
 
+def test_the_golden_file_with_graphs_decodes_to_them() -> None:
+    data = (GOLDEN / "graph.sterna").read_bytes()
+    rounded = float(np.float32(1e30))
+    whole, head = golden_graphs()
+    expected = (whole, dataclasses.replace(head, ranges=(*head.ranges[:2], (-1.0, rounded))))
+    for model in (decode(data), reference.decode(data)):
+        assert_equal(model, dataclasses.replace(graph_model(), graphs=expected))
+    assert encode(decode(data)) == data
+
+
 def test_the_golden_model_encodes_to_the_bytes_of_its_files() -> None:
     assert encode(good_model()) == (GOLDEN / "good.sterna").read_bytes()
     assert encode(good_model(), coder="fast") == (GOLDEN / "fast.sterna").read_bytes()
     assert encode(good_model(), coder="smallest") == (GOLDEN / "smallest.sterna").read_bytes()
+    assert encode(graph_model()) == (GOLDEN / "graph.sterna").read_bytes()
 
 
 @pytest.mark.parametrize("path", BAD_FILES, ids=lambda path: path.stem)
@@ -181,7 +194,9 @@ def test_the_example_of_the_specification_decodes_to_what_it_says() -> None:
 @given(st.data())
 @settings(deadline=None, max_examples=200)
 def test_a_damaged_section_with_right_checksums_is_refused_or_gives_a_model(data: st.DataObject) -> None:
-    good = (GOLDEN / data.draw(st.sampled_from(["good.sterna", "fast.sterna", "smallest.sterna"]))).read_bytes()
+    good = (
+        GOLDEN / data.draw(st.sampled_from(["good.sterna", "fast.sterna", "smallest.sterna", "graph.sterna"]))
+    ).read_bytes()
     sections = []
     at = PREFIX.size
     while at < len(good) - 16:
@@ -234,6 +249,13 @@ def test_an_unknown_optional_section_is_skipped() -> None:
                 decode(assemble(*mixed))
         else:
             assert_equal(decode(assemble(*mixed)), TernaryModel({"w": weight}, {"a": 1}))
+
+
+def test_a_damaged_graph_does_not_keep_tensors_from_being_read() -> None:
+    file = SternaFile((GOLDEN / "bad" / "version.unknown-operator.sterna").read_bytes())
+    assert list(file.read(with_graphs=False).tensors) == ["w"]
+    with pytest.raises(FormatError, match="knows operator 255"):
+        file.read()
 
 
 def test_a_small_file_that_claims_gigabytes_takes_no_memory() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from golden.make_golden import good_model
+from golden.make_golden import good_model, graph_model
 
 from sterna.container import save
 from sterna.errors import FormatError
@@ -121,3 +121,13 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FormatError, match=r"damaged\.sterna"):
         inspect(path)
+
+
+def test_a_graph_has_a_row_and_its_bytes_are_of_the_header(inspection: Inspection, tmp_path: Path) -> None:
+    save(graph_model(), tmp_path / "graph.sterna")
+    result = inspect(tmp_path / "graph.sterna")
+    whole, head = result.graphs
+    assert (whole.name, whole.inputs, whole.outputs) == ("", {"images": (3, 224, 0), "Möwe": ()}, ("logits", "again"))
+    assert (head.name, head.nodes, head.calibrated, whole.calibrated) == ("roi_heads.box", 2, True, False)
+    assert result.graph_bytes == result.header_bytes - inspection.header_bytes - 12
+    assert (inspection.graphs, inspection.graph_bytes) == ((), 0)

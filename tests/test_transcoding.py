@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden.make_golden import good_model
+from golden.make_golden import good_model, graph_model
 from test_container import assert_equal
 
 from sterna import transcoding
 from sterna.container import Coder, SternaFile, read, save
+from sterna.container.layout import Section
 from sterna.errors import FormatError, SternaError
 from sterna.ternary_model import TernaryModel, TernaryTensor
 from sterna.transcoding import transcode
@@ -23,6 +24,18 @@ def test_the_model_is_the_same_in_every_coder(coder: Coder, tmp_path: Path) -> N
     assert_equal(read(tmp_path / "b.sterna"), good_model())
     assert result.source_bytes == (tmp_path / "a.sterna").stat().st_size
     assert result.file_bytes == (tmp_path / "b.sterna").stat().st_size
+
+
+def test_graphs_stay_byte_for_byte(tmp_path: Path) -> None:
+    def graph_bytes(path: Path) -> bytes:
+        file = SternaFile.open(path)
+        ((offset, size),) = [(offset, size) for kind, offset, size, *_ in file.sections if kind == Section.GRAPH]
+        return file.data[offset : offset + size].tobytes()
+
+    a, b = tmp_path / "a.sterna", tmp_path / "b.sterna"
+    save(graph_model(), a)
+    transcode(a, b, coder="fast", float_dtype="float32")
+    assert graph_bytes(a) == graph_bytes(b)
 
 
 def test_a_file_may_be_replaced_by_itself(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ inline constexpr std::size_t kSectionHeaderBytes = 8;  // kind, flags, version n
 inline constexpr std::size_t kChecksumBytes = 4;
 inline constexpr std::size_t kEndBytes = kSectionHeaderBytes + 4 + kChecksumBytes;
 
-enum class SectionKind : std::uint8_t { kEnd = 0, kTensors = 1, kMetadata = 2, kTrits = 3, kArrays = 4 };
+enum class SectionKind : std::uint8_t { kEnd = 0, kTensors = 1, kMetadata = 2, kTrits = 3, kArrays = 4, kGraph = 5 };
 inline constexpr std::uint8_t kOptional = 1;  // flag: who does not know the kind may go on without it
 
 // Limits, checked before memory is taken.
-inline constexpr std::uint64_t kMaxTextBytes = std::uint64_t{1} << 24;  // of the table, and of the metadata
+inline constexpr std::uint64_t kMaxTextBytes = std::uint64_t{1} << 24;   // of the table, and of the metadata
+inline constexpr std::uint64_t kMaxGraphBytes = std::uint64_t{1} << 20;  // of all graphs
 inline constexpr std::uint64_t kMaxTensors = std::uint64_t{1} << 16;
 inline constexpr std::uint64_t kMaxNameBytes = 1024;
 inline constexpr std::size_t kMaxAxes = 8;

@@ -34,7 +34,7 @@ std::uint32_t read_u16(const std::uint8_t* bytes) {
 }
 
 bool is_known(std::uint8_t kind) {
-    return kind <= static_cast<std::uint8_t>(SectionKind::kArrays);
+    return kind <= static_cast<std::uint8_t>(SectionKind::kGraph);
 }
 
 bool is(const SectionInfo& section, SectionKind kind) {
@@ -100,7 +100,10 @@ Fault Reader::open(const std::uint8_t* bytes, std::size_t size, bool whole_check
     for (std::uint32_t i = 0; i < sections_.size(); ++i) {
         if (is(sections_[i], SectionKind::kMetadata)) {
             if (const Fault fault = check_section(i)) return fault;
-            if (const Fault fault = read_text(sections_[i], metadata_)) return fault;
+            if (const Fault fault = read_text(sections_[i], kMaxTextBytes, metadata_)) return fault;
+        } else if (is(sections_[i], SectionKind::kGraph)) {
+            if (const Fault fault = check_section(i)) return fault;
+            if (const Fault fault = read_text(sections_[i], kMaxGraphBytes, graph_)) return fault;
         } else if (is(sections_[i], SectionKind::kTrits)) {
             if (const Fault fault = list_trits(i, next_tensor)) return fault;
         } else if (is(sections_[i], SectionKind::kArrays)) {
@@ -173,23 +176,33 @@ Fault Reader::find_sections() {
                 const std::uint32_t needed = read_u16(head + 2);
                 return refuse(Cause::kVersion, "a section needs a Sterna that reads its version", at, needed, kVersion);
             }
-        } else if (section.is_optional != is(section, SectionKind::kMetadata)) {
+        } else if (section.is_optional != (is(section, SectionKind::kMetadata) || is(section, SectionKind::kGraph))) {
             return refuse(Cause::kSections, "a section of this kind has another flag", at + 1, head[1], head[1] ^ 1u);
         }
-        const bool is_first = sections_.size() == 0;
-        if (is_first != is(section, SectionKind::kTensors)) {
-            return refuse(Cause::kSections, "the first section, and no other, is the table of tensors", at);
-        }
-        if (is(section, SectionKind::kMetadata) && sections_.size() != 1) {
-            return refuse(Cause::kSections, "metadata follow the table of tensors", at);
-        }
-        if (is(section, SectionKind::kEnd)) return refuse(Cause::kSections, "bytes follow the end section", at);
+        if (const Fault fault = check_order(section, at)) return fault;
         if (const Status status = sections_.push_back(section); status != Status::kOk) {
             return from_status(status, Cause::kMemory, at);
         }
         at = section.offset + section.size + kChecksumBytes;
     }
     if (sections_.size() == 0) return refuse(Cause::kSections, "the table of tensors is missing", kPrefixBytes);
+    return {};
+}
+
+// Whether a section may follow those that are listed.
+Fault Reader::check_order(const SectionInfo& section, std::uint64_t at) const {
+    const std::size_t place = sections_.size();
+    if ((place == 0) != is(section, SectionKind::kTensors)) {
+        return refuse(Cause::kSections, "the first section, and no other, is the table of tensors", at);
+    }
+    if (is(section, SectionKind::kMetadata) && place != 1) {
+        return refuse(Cause::kSections, "metadata follow the table of tensors", at);
+    }
+    const bool follows_metadata = place == 2 && is(sections_[1], SectionKind::kMetadata);
+    if (is(section, SectionKind::kGraph) && place != 1 && !follows_metadata) {
+        return refuse(Cause::kSections, "the graph follows the metadata or the table of tensors", at);
+    }
+    if (is(section, SectionKind::kEnd)) return refuse(Cause::kSections, "bytes follow the end section", at);
     return {};
 }
 
@@ -203,13 +216,13 @@ Fault Reader::check_section(std::size_t index) const {
     return {};
 }
 
-Fault Reader::read_text(const SectionInfo& section, Buffer<std::uint8_t>& text) const {
+Fault Reader::read_text(const SectionInfo& section, std::uint64_t most, Buffer<std::uint8_t>& text) const {
     const std::uint8_t* const payload = bytes_ + section.offset;
     std::size_t position = 0;
     std::uint64_t size = 0;
     Status status = get_varint(payload, to_size(section.size), position, size);
     if (status != Status::kOk) return from_status(status, Cause::kText, section.offset);
-    if (size > kMaxTextBytes) return refuse(Cause::kLimit, "a text is too long", section.offset, size, kMaxTextBytes);
+    if (size > most) return refuse(Cause::kLimit, "a text is too long", section.offset, size, most);
     const std::uint64_t coded = section.size - position;
     if (!can_hold(coded, size, kMaxBytesPerByte)) {
         return refuse(Cause::kRatio, "so few bytes cannot hold a text of this size", section.offset, size,
@@ -222,7 +235,7 @@ Fault Reader::read_text(const SectionInfo& section, Buffer<std::uint8_t>& text) 
 
 Fault Reader::read_table() {
     if (const Fault fault = check_section(0)) return fault;
-    if (const Fault fault = read_text(sections_[0], table_text_)) return fault;
+    if (const Fault fault = read_text(sections_[0], kMaxTextBytes, table_text_)) return fault;
     const std::uint64_t offset = sections_[0].offset;
     std::size_t position = 0;
     std::uint64_t count = 0;

@@ -97,6 +97,8 @@ class Reader {
 
     const Buffer<std::uint8_t>& table_text() const { return table_text_; }
     const Buffer<std::uint8_t>& metadata() const { return metadata_; }
+    // The bytes of the graphs as they are: who runs them has still to check them. Empty if there are none.
+    const Buffer<std::uint8_t>& graph() const { return graph_; }
     const Buffer<TensorInfo>& tensors() const { return tensors_; }
     const Buffer<SectionInfo>& sections() const { return sections_; }
     const Buffer<TritChunk>& trit_chunks() const { return chunks_; }
@@ -113,7 +115,8 @@ class Reader {
   private:
     Fault check_frame(bool whole_checksum) const;
     Fault find_sections();
-    Fault read_text(const SectionInfo& section, Buffer<std::uint8_t>& text) const;
+    Fault check_order(const SectionInfo& section, std::uint64_t at) const;
+    Fault read_text(const SectionInfo& section, std::uint64_t most, Buffer<std::uint8_t>& text) const;
     Fault read_table();
     Fault read_tensor(std::size_t& position, TensorInfo& tensor) const;
     Fault list_arrays();
@@ -128,6 +131,7 @@ class Reader {
     Buffer<SectionInfo> sections_;
     Buffer<std::uint8_t> table_text_;
     Buffer<std::uint8_t> metadata_;
+    Buffer<std::uint8_t> graph_;
     Buffer<TensorInfo> tensors_;
     Buffer<TritChunk> chunks_;
     Buffer<KeptArray> arrays_;

@@ -20,6 +20,7 @@ from sterna.errors import (
 from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
 
 if TYPE_CHECKING:
+    from sterna.capturing import capture, capture_detector
     from sterna.config import Recipe, TernaryConfig
     from sterna.container import SternaFile, save
     from sterna.conversion import convert
@@ -34,6 +35,8 @@ _LAZY = {
     "Recipe": "sterna.config",
     "SternaFile": "sterna.container",
     "TernaryConfig": "sterna.config",
+    "capture": "sterna.capturing",
+    "capture_detector": "sterna.capturing",
     "compress": "sterna.train.run",
     "convert": "sterna.conversion",
     "inspect": "sterna.inspection",
@@ -56,6 +59,8 @@ __all__ = [
     "TernaryConfig",
     "TernaryModel",
     "TernaryTensor",
+    "capture",
+    "capture_detector",
     "compress",
     "convert",
     "inspect",

@@ -9,6 +9,7 @@ VERSION: int
 """Of the file format."""
 
 MAX_TEXT_BYTES: int
+MAX_GRAPH_BYTES: int
 MAX_TENSORS: int
 MAX_NAME_BYTES: int
 MAX_AXES: int
@@ -30,7 +31,7 @@ def decode_trits(data: npt.NDArray[np.uint8], trits: npt.NDArray[np.int8], coder
     """Fill an int8 array from the code of one of its shape; ValueError where the bytes are no such code."""
 
 def encode_text(text: bytes) -> bytes:
-    """Code text for the table of tensors or the metadata."""
+    """Code text for the table of tensors, the metadata or the graph."""
 
 def encode_numbers(numbers: npt.NDArray[np.uint8], width: int) -> bytes:
     """Code numbers of ``width`` bytes each, given as their bytes."""
@@ -40,6 +41,7 @@ class Reader:
 
     def __init__(self, data: npt.NDArray[np.uint8], whole_checksum: bool) -> None: ...
     def metadata(self) -> bytes: ...
+    def graph(self) -> bytes: ...
     def tensors(self) -> list[tuple[bytes, int, int, tuple[int, ...]]]:
         """(name in UTF-8, kind, scale kind, shape) of each tensor."""
 

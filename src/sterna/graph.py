@@ -7,14 +7,15 @@ matrices ``(N, F)`` of float32; the batch, and the height and width of images, a
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from sterna.container.layout import varint
 from sterna.errors import FormatError, SternaError
+from sterna.varint import varint
 
 Attribute = int | float
 
@@ -46,8 +47,14 @@ _PADS = ("pad_top", "pad_left", "pad_bottom", "pad_right")
 _STRIDES = ("stride_height", "stride_width")
 _KERNEL = ("kernel_height", "kernel_width")
 _DILATIONS = ("dilation_height", "dilation_width")
-# More inputs than any network concatenates; a limit for readers of files.
-MAX_INPUTS = 256
+# Limits for readers of files; no network comes near.
+MAX_INPUTS = 256  # of a node, and of a graph
+MAX_GRAPHS = 64
+MAX_NODES = 1 << 16  # of all graphs
+MAX_OUTPUTS = 1 << 10
+MAX_AXES = 8
+MAX_SIZE = (1 << 31) - 1  # of an axis, and the largest attribute
+MAX_NAME_BYTES = 1 << 10
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
@@ -80,17 +87,23 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         # To height and width, or if these are 0, to those of the second input
         "resize_nearest": Operator(16, (1, 2), (), 0, _integers("height", "width")),
         "resize_bilinear": Operator(17, (1, 2), (), 0, _integers("height", "width", "align_corners")),
-        # Zeros around an image
-        "pad": Operator(18, (1, 1), (), 0, _integers(*_PADS)),
+        # Zeros around an image, and channels of zeros before and after its own
+        "pad": Operator(18, (1, 1), (), 0, _integers(*_PADS, "channels_before", "channels_after")),
         # Over the channels of an image, or over the columns of a matrix
         "softmax": Operator(19),
         "adaptive_max_pool2d": Operator(20, (1, 1), (), 0, _integers("height", "width")),
         # By whole factors, wherever the input's size is not known beforehand
         "upsample_nearest": Operator(21, (1, 1), (), 0, _integers("factor_height", "factor_width")),
         "upsample_bilinear": Operator(22, (1, 1), (), 0, _integers("factor_height", "factor_width", "align_corners")),
+        # y[n, o, y stride + i - pad, ...] = sum of weight[c, o, i, j] x[n, c, y, ...], + bias[o]; to each side of the
+        # sum over all x, y and i, j the pads are cut off
+        "conv_transpose2d": Operator(23, (1, 1), ("weight", "bias"), 1, _integers(*_STRIDES, *_PADS)),
     }
 )
 _BY_NUMBER = {operator.number: name for name, operator in OPERATORS.items()}
+
+_FLAGS = ("ceil_mode", "count_include_pad", "align_corners")
+_MAY_BE_ZERO = (*_PADS, "channels_before", "channels_after", *_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,8 @@ class Graph:
 
     Raises:
         SternaError: a node uses a value that does not exist yet, an unknown operator, or has other numbers of inputs,
-            parameters or attributes than its operator.
+            parameters or attributes than its operator, or attributes that mean nothing; names are not unique; a range
+            is not finite or begins above its end.
     """
 
     name: str
@@ -145,20 +159,36 @@ class Graph:
     ranges: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.inputs or not self.outputs:
-            raise SternaError(f"graph {self.name!r} must have inputs and outputs")
+        if not 0 < len(self.inputs) <= MAX_INPUTS or not 0 < len(self.outputs) <= MAX_OUTPUTS:
+            raise SternaError(
+                f"graph {self.name!r} must have up to {MAX_INPUTS} inputs and {MAX_OUTPUTS} outputs, and one of each, "
+                f"got {len(self.inputs)} and {len(self.outputs)}"
+            )
+        for graph_input in self.inputs:
+            _check_shape(graph_input)
         for number, node in enumerate(self.nodes):
             _check_node(node, number, len(self.inputs) + number)
         for name, value in self.outputs:
             if not 0 <= value < self.value_count:
                 raise SternaError(f"output {name!r} must be a value below {self.value_count}, got {value}")
+        for names in ([each.name for each in self.inputs], [name for name, _ in self.outputs]):
+            if len(set(names)) != len(names):
+                raise SternaError(f"inputs, and outputs, must have names that differ, got {names}")
         if len(self.ranges) not in (0, self.value_count):
             raise SternaError(f"there must be {self.value_count} ranges or none, got {len(self.ranges)}")
+        if not all(math.isfinite(low) and math.isfinite(high) and low <= high for low, high in self.ranges):
+            raise SternaError("ranges must be finite, from a low to a high number")
 
     @property
     def value_count(self) -> int:
         """Number of values: inputs and nodes."""
         return len(self.inputs) + len(self.nodes)
+
+
+def _check_shape(graph_input: GraphInput) -> None:
+    shape = graph_input.shape
+    if len(shape) > MAX_AXES or any(not 0 <= size <= MAX_SIZE for size in shape):
+        raise SternaError(f"input {graph_input.name!r} must have up to {MAX_AXES} sizes from 0 on, got {shape}")
 
 
 def _check_node(node: Node, number: int, values: int) -> None:
@@ -174,20 +204,25 @@ def _check_node(node: Node, number: int, values: int) -> None:
         raise SternaError(f"{where} must have parameters {operator.parameters}, got {node.parameters}")
     if list(node.attributes) != list(operator.attributes):
         raise SternaError(f"{where} must have attributes {tuple(operator.attributes)}, got {tuple(node.attributes)}")
+    sizes_of_input = node.operator.startswith("resize_") and len(node.inputs) == 2
+    for name, value in node.attributes.items():
+        least = 0 if name in _MAY_BE_ZERO or (sizes_of_input and name in ("height", "width")) else 1
+        most = 1 if name in _FLAGS else 0 if sizes_of_input and name in ("height", "width") else MAX_SIZE
+        if not isinstance(value, int) or not least <= value <= most:
+            raise SternaError(f"{where}: {name} must be an integer from {least} to {most}, got {value}")
 
 
 def encode_graphs(graphs: Sequence[Graph], tensors: Sequence[str]) -> bytes:
     """The graphs as the bytes that a file codes (``docs/format.md``, Graphs).
 
     Args:
-        graphs: with names that differ.
+        graphs: with names that differ. Their ranges are rounded to float32.
         tensors: names of all tensors of the file, in the order of its table.
 
     Raises:
-        SternaError: a node names a tensor that is not there, or two graphs have one name.
+        SternaError: a node names a tensor that is not there, two graphs have one name, or a limit is broken.
     """
-    if len({graph.name for graph in graphs}) != len(graphs):
-        raise SternaError(f"graphs must have names that differ, got {[graph.name for graph in graphs]}")
+    _check_graphs(graphs)
     places = {name: place for place, name in enumerate(tensors)}
     parts = [varint(len(graphs))]
     for graph in graphs:
@@ -201,13 +236,32 @@ def encode_graphs(graphs: Sequence[Graph], tensors: Sequence[str]) -> bytes:
         for name, value in graph.outputs:
             parts += [_named(name), varint(value)]
         parts.append(varint(len(graph.ranges)))
-        parts += [struct.pack("<ff", low, high) for low, high in graph.ranges]
+        parts += [_encode_range(low, high) for low, high in graph.ranges]
     return b"".join(parts)
+
+
+def _check_graphs(graphs: Sequence[Graph]) -> None:
+    if len({graph.name for graph in graphs}) != len(graphs):
+        raise SternaError(f"graphs must have names that differ, got {[graph.name for graph in graphs]}")
+    if len(graphs) > MAX_GRAPHS:
+        raise SternaError(f"a file holds at most {MAX_GRAPHS} graphs, got {len(graphs)}")
+    nodes = sum(len(graph.nodes) for graph in graphs)
+    if nodes > MAX_NODES:
+        raise SternaError(f"all graphs of a file have at most {MAX_NODES} nodes, got {nodes}")
 
 
 def _named(name: str) -> bytes:
     encoded = name.encode()
+    if len(encoded) > MAX_NAME_BYTES:
+        raise SternaError(f"a name in a graph has at most {MAX_NAME_BYTES} bytes, got {len(encoded)}: {name[:40]!r}...")
     return varint(len(encoded)) + encoded
+
+
+def _encode_range(low: float, high: float) -> bytes:
+    try:
+        return struct.pack("<ff", low, high)
+    except OverflowError:
+        raise SternaError(f"a range must be one of float32 numbers, got {low} to {high}") from None
 
 
 def _encode_node(node: Node, places: Mapping[str, int]) -> bytes:
@@ -219,25 +273,23 @@ def _encode_node(node: Node, places: Mapping[str, int]) -> bytes:
         parts.append(varint(0 if name is None else places[name] + 1))
     for name, kind in operator.attributes.items():
         value = node.attributes[name]
-        if kind == "float":
-            parts.append(struct.pack("<f", value))
-        elif isinstance(value, int) and 0 <= value < 1 << 31:
-            parts.append(varint(value))
-        else:
-            raise SternaError(f"attribute {name} of a {node.operator} must be an integer of 0 to 2^31 - 1, got {value}")
+        parts.append(struct.pack("<f", value) if kind == "float" else varint(int(value)))
     return b"".join(parts)
 
 
 def decode_graphs(data: bytes, tensors: Sequence[str]) -> tuple[Graph, ...]:
-    """The inverse of :func:`encode_graphs`.
+    """The inverse of :func:`encode_graphs`; whatever the bytes are, it takes no more memory than a few times theirs.
 
     Raises:
-        FormatError: the bytes are no graphs.
+        FormatError: the bytes are no graphs (cause ``graph``), or need a newer Sterna (``version``).
     """
     try:
         return _Decoder(data, tensors).graphs()
+    except FormatError:
+        raise
     except (IndexError, struct.error, UnicodeDecodeError, SternaError) as error:
-        raise FormatError("graph", f"the graph is damaged: {error}") from None
+        reason = error if isinstance(error, SternaError) else "it ends too early, or a name is not UTF-8"
+        raise FormatError("graph", f"the graph is damaged: {reason}") from None
 
 
 class _Decoder:
@@ -247,40 +299,50 @@ class _Decoder:
         self._data = data
         self._at = 0
         self._tensors = tensors
+        self._nodes_left = MAX_NODES
 
     def graphs(self) -> tuple[Graph, ...]:
-        graphs = tuple(self._graph() for _ in range(self._number()))
+        graphs = tuple(self._graph() for _ in self._counted(MAX_GRAPHS, "graphs"))
         if self._at != len(self._data):
             raise SternaError("bytes follow the last graph")
-        if len({graph.name for graph in graphs}) != len(graphs):
-            raise SternaError("two graphs have one name")
+        _check_graphs(graphs)
         return graphs
 
     def _graph(self) -> Graph:
         name = self._name()
         inputs = tuple(
-            GraphInput(self._name(), tuple(self._number() for _ in range(self._number())))
-            for _ in range(self._number())
+            GraphInput(self._name(), tuple(self._number() for _ in self._counted(MAX_AXES, "sizes of an input")))
+            for _ in self._counted(MAX_INPUTS, "inputs of a graph")
         )
-        nodes = tuple(self._node() for _ in range(self._number()))
-        outputs = tuple((self._name(), self._number()) for _ in range(self._number()))
-        ranges = tuple((self._float(), self._float()) for _ in range(self._number()))
+        nodes = tuple(self._node() for _ in self._counted(self._nodes_left, "nodes"))
+        self._nodes_left -= len(nodes)
+        outputs = tuple((self._name(), self._number()) for _ in self._counted(MAX_OUTPUTS, "outputs of a graph"))
+        ranges = tuple((self._float(), self._float()) for _ in self._counted(len(inputs) + len(nodes), "ranges"))
         return Graph(name, inputs, nodes, outputs, ranges)
 
     def _node(self) -> Node:
         number = self._data[self._at]
         self._at += 1
         if number not in _BY_NUMBER:
-            raise SternaError(f"there is no operator {number}")
+            raise FormatError("version", f"the graph needs a Sterna that knows operator {number}")
         name = _BY_NUMBER[number]
         operator = OPERATORS[name]
-        inputs = tuple(self._number() for _ in range(self._number()))
+        inputs = tuple(self._number() for _ in self._counted(operator.inputs[1], f"inputs of a {name}"))
         places = [self._number() for _ in operator.parameters]
+        if any(place > len(self._tensors) for place in places):
+            raise SternaError(f"there are {len(self._tensors)} tensors, got number {max(places)}")
         parameters = tuple(None if place == 0 else self._tensors[place - 1] for place in places)
         attributes = {
             key: self._float() if kind == "float" else self._number() for key, kind in operator.attributes.items()
         }
         return Node(name, inputs, parameters, attributes)
+
+    def _counted(self, most: int, what: str) -> Iterator[int]:
+        """Counts up to a number that is read, and that a hostile file cannot make large."""
+        count = self._number()
+        if count > most:
+            raise SternaError(f"there are at most {most} {what}, got {count}")
+        return iter(range(count))
 
     def _number(self) -> int:
         value = shift = 0
@@ -290,6 +352,8 @@ class _Decoder:
             value |= (byte & 127) << shift
             shift += 7
             if byte < 128:
+                if byte == 0 and shift > 7:
+                    raise SternaError("an integer has a needless byte")
                 return value
             if shift >= 63:
                 raise SternaError("an integer is too large")
@@ -301,6 +365,8 @@ class _Decoder:
 
     def _name(self) -> str:
         size = self._number()
+        if size > MAX_NAME_BYTES:
+            raise SternaError(f"a name has at most {MAX_NAME_BYTES} bytes, got {size}")
         text = self._data[self._at : self._at + size]
         if len(text) != size:
             raise SternaError("a name ends too early")

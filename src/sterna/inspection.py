@@ -49,13 +49,33 @@ class TensorRow:
 
 
 @dataclass(frozen=True)
+class GraphRow:
+    """One graph of a file.
+
+    Args:
+        name: of the part of the network; empty for a whole one.
+        inputs: their shapes by name, without the batch; 0 is any size.
+        nodes: their number.
+        outputs: their names.
+        calibrated: whether it has ranges for integer inference.
+    """
+
+    name: str
+    inputs: dict[str, tuple[int, ...]]
+    nodes: int
+    outputs: tuple[str, ...]
+    calibrated: bool
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A whole file; the three parts are all of its bytes.
 
     Args:
         rows: its tensors, in the order of the file.
         file_bytes: its size; the sum of the next three.
-        header_bytes: everything but tensors: prefix, names and shapes, metadata, the frames of sections, checksums.
+        header_bytes: everything but tensors: prefix, names and shapes, metadata, graphs, the frames of sections,
+            checksums.
         trit_bytes: trits with the list of their sizes.
         array_bytes: everything else, compressed: scales, folded batch norms, layers in floating point or int8.
         parameters: number of elements of all tensors.
@@ -65,6 +85,8 @@ class Inspection:
         sparsity: fraction of zeros over all trits.
         not_ternary: names of the other tensors with two or more dimensions (weights that stayed).
         metadata: of the file.
+        graphs: of the file; empty if it has none.
+        graph_bytes: of them in the file, a part of ``header_bytes``.
     """
 
     rows: tuple[TensorRow, ...]
@@ -79,6 +101,8 @@ class Inspection:
     sparsity: float
     not_ternary: tuple[str, ...]
     metadata: dict[str, Any]
+    graphs: tuple[GraphRow, ...]
+    graph_bytes: int
 
 
 def inspect(path: str | os.PathLike[str], *, progress: Progress | None = None) -> Inspection:
@@ -96,8 +120,9 @@ def inspect(path: str | os.PathLike[str], *, progress: Progress | None = None) -
     model = file.read(progress=progress)
     rows = tuple(_row(file, name, tensor) for name, tensor in model.tensors.items())
     parameters = sum(row.elements for row in rows)
-    trit_bytes, array_bytes = (
-        sum(size for kind, _, size, *_ in file.sections if kind == wanted) for wanted in (Section.TRITS, Section.ARRAYS)
+    trit_bytes, array_bytes, graph_bytes = (
+        sum(size for kind, _, size, *_ in file.sections if kind == wanted)
+        for wanted in (Section.TRITS, Section.ARRAYS, Section.GRAPH)
     )
     file_bytes = file.data.size
     return Inspection(
@@ -113,6 +138,17 @@ def inspect(path: str | os.PathLike[str], *, progress: Progress | None = None) -
         sparsity=float(model.sparsity),
         not_ternary=_not_ternary(model),
         metadata=dict(file.metadata),
+        graphs=tuple(
+            GraphRow(
+                name=graph.name,
+                inputs={graph_input.name: graph_input.shape for graph_input in graph.inputs},
+                nodes=len(graph.nodes),
+                outputs=tuple(name for name, _ in graph.outputs),
+                calibrated=bool(graph.ranges),
+            )
+            for graph in model.graphs
+        ),
+        graph_bytes=graph_bytes,
     )
 
 

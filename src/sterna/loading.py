@@ -42,7 +42,7 @@ def load(
         DataError: the file does not fit the model, or names no model that Sterna can build.
     """
     with _shown(progress) as report:
-        stored = read(path, threads=threads, progress=report)
+        stored = read(path, threads=threads, progress=report, with_graphs=False)
     if model is None:
         description = stored.metadata.get("model")
         if not isinstance(description, dict) or not isinstance(description.get("name"), str):

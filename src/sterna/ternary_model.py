@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sterna.errors import SternaError
+
+if TYPE_CHECKING:
+    from sterna.graph import Graph
 
 TRIT_VALUES = (-1, 0, 1)
 
@@ -100,10 +103,13 @@ class TernaryModel:
             ``running_mean`` is folded: ``y = weight * x + bias``.
         metadata: JSON values only. Keys that Sterna writes: ``model`` (``name``, ``arguments``), ``labels``,
             ``preprocessing``, ``recipe``, ``metrics``, ``source_sha256``.
+        graphs: what the model computes, by the names of its tensors: one graph with an empty name, or the parts of a
+            detector; none where it was not captured.
     """
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    graphs: tuple[Graph, ...] = ()
 
     def ternary(self) -> dict[str, TernaryTensor]:
         """The ternary tensors by name."""

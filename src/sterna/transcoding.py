@@ -57,7 +57,7 @@ def transcode(
     model = file.read()
     tensors = {name: _with_floats(tensor, float_dtype) for name, tensor in model.tensors.items()}
     kept = tuple(name for name, tensor in tensors.items() if _float_type(tensor) == np.float32)
-    changed = TernaryModel(tensors, model.metadata)
+    changed = TernaryModel(tensors, model.metadata, model.graphs)
     # Read back before it takes the place of anything: the target may be the source.
     unproven = Path(f"{os.fspath(target)}.transcoded")
     try:
@@ -97,7 +97,9 @@ def _float_type(tensor: Tensor) -> np.dtype[Any] | None:
 
 
 def _equal(left: TernaryModel, right: TernaryModel) -> bool:
-    return list(left.tensors) == list(right.tensors) and all(
+    if list(left.tensors) != list(right.tensors) or left.graphs != right.graphs:
+        return False
+    return all(
         [part.tobytes() for part in _parts(left.tensors[name])] == [part.tobytes() for part in _parts(tensor)]
         for name, tensor in right.tensors.items()
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden.make_golden import graph_model
 
 from cli.command import is_one_line_error, sterna_process
 from cli.conftest import Run
@@ -116,3 +117,13 @@ def test_a_name_in_a_file_cannot_command_the_terminal(tmp_path: Path, capsys: py
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert "[bold]a\\x1b[2J" in text
+
+
+def test_the_totals_say_what_graphs_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(small_file(tmp_path))]) == 0
+    assert "none: only PyTorch can run this model" in capsys.readouterr().out
+    path = tmp_path / "graph.sterna"
+    save(graph_model(), path)
+    assert main(["inspect", str(path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "26 nodes, 2 outputs, not calibrated; roi_heads.box: 2 nodes, 1 output, calibrated" in shown

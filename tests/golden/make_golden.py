@@ -1,9 +1,10 @@
 """Make the golden files of the container: ``python tests/golden/make_golden.py``.
 
 ``good.sterna`` holds one tensor of every kind and granularity, ``fast.sterna`` and ``smallest.sterna`` the same in
-the other coders. ``bad/CAUSE.WHAT.sterna`` breaks one rule, and its checksums are right unless a checksum is the rule,
-so that each file is refused for the cause in its name. The files are committed: run this only when the format gets
-a new version, and keep the old ones under another name.
+the other coders, ``graph.sterna`` the same with two graphs that have every operator. ``bad/CAUSE.WHAT.sterna`` breaks
+one rule, and its checksums are right unless a checksum is the rule, so that each file is refused for the cause in its
+name. The files are committed: run this only when the format gets a new version, and keep the old ones under another
+name.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sterna import _core
 from sterna.container import encode
-from sterna.container.layout import MAGIC, Section, varint
+from sterna.container.layout import MAGIC, Section
+from sterna.graph import OPERATORS, Graph, GraphInput, Node
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
+from sterna.varint import varint
 
 FOLDER = Path(__file__).resolve().parent
 F4, F8, BOOL, TRITS, INT8 = 7, 8, 0, 9, 10
@@ -46,9 +50,42 @@ def good_model() -> TernaryModel:
     return TernaryModel(tensors, {"model": {"name": "golden", "arguments": {"width": 0.5}}, "labels": ["Möwe", "海鸥"]})
 
 
+def golden_graphs() -> tuple[Graph, ...]:
+    """A graph with every operator, whose shapes need not fit, and a smaller one with ranges."""
+    nodes = []
+    for name, operator in OPERATORS.items():
+        inputs = tuple(range(operator.inputs[0]))
+        if name == "concat":
+            inputs = (0, 2, 1, 0)
+        parameters = tuple(("folded.weight", "special")[: len(operator.parameters)])
+        attributes = {key: number % 2 for number, key in enumerate(operator.attributes)}
+        for key in attributes:
+            if key.startswith(("stride", "kernel", "dilation", "factor", "groups", "height", "width")):
+                attributes[key] += 1
+        nodes.append(Node(name, inputs, parameters, attributes))
+    nodes.append(Node("conv2d", (0,), ("filter.weight", None), {**nodes[0].attributes, "pad_top": 300}))
+    nodes.append(Node("resize_nearest", (0, 1), (), {"height": 0, "width": 0}))
+    inputs = (GraphInput("images", (3, 224, 0)), GraphInput("Möwe", ()))
+    whole = Graph("", inputs, tuple(nodes), (("logits", len(nodes) + 1), ("again", 0)))
+    head = Graph(
+        "roi_heads.box",
+        (GraphInput("x", (4, 7, 7)),),
+        (Node("relu", (0,)), Node("add", (1, 0))),
+        (("y", 2),),
+        ((-1.0, 0.5), (0.0, 0.5), (-1.0, 1e30)),
+    )
+    return whole, head
+
+
+def graph_model() -> TernaryModel:
+    """The good model with graphs."""
+    model = good_model()
+    return TernaryModel(model.tensors, model.metadata, golden_graphs())
+
+
 def section(kind: int, payload: bytes, *, flags: int | None = None, version: int = 1, size: int | None = None) -> bytes:
     """A section with a right checksum."""
-    flags = (kind == Section.METADATA) if flags is None else flags
+    flags = (kind in (Section.METADATA, Section.GRAPH)) if flags is None else flags
     framed = struct.pack("<BBHI", kind, flags, version, len(payload) if size is None else size) + payload
     return framed + struct.pack("<I", zlib.crc32(framed))
 
@@ -72,6 +109,23 @@ def table(*rows: bytes, count: int | None = None) -> bytes:
 def metadata(json: bytes) -> bytes:
     """The section of the metadata."""
     return section(Section.METADATA, text(json))
+
+
+def graph(*graphs: bytes, count: int | None = None, after: bytes = b"") -> bytes:
+    """The section of the graphs."""
+    return section(Section.GRAPH, text(varint(len(graphs) if count is None else count) + b"".join(graphs) + after))
+
+
+def bytes_of_graph(
+    nodes: bytes = b"\1\3\1\0",
+    *,
+    name: bytes = b"\0",
+    inputs: bytes = b"\1\1x\0",
+    outputs: bytes = b"\1\1y\1",
+    ranges: bytes = b"\0",
+) -> bytes:
+    """A graph of one input and one ``relu``, or with other parts."""
+    return name + inputs + nodes + outputs + ranges
 
 
 def assemble(*sections: bytes, prefix: bytes = MAGIC + b"\1\0\0\0") -> bytes:
@@ -160,6 +214,7 @@ def bad_files() -> dict[str, bytes]:
         "table.int8-without-a-scale": with_row(row(b"w", INT8, 0, [1])),
         "table.duplicate-name": assemble(table(*[row(b"w", F4, 0, [0])] * 2), arrays(2)),
         "table.name-not-utf-8": assemble(table(row(b"\xff", F4, 0, [0])), arrays(1)),
+        **bad_graphs(),
         "trits.too-long": assemble(table(w), trits(varint(0) + varint(1) + varint(9), code=bytes(9))),
         "trits.too-short": assemble(
             table(row(b"w", TRITS, 0, [9999])), trits(varint(0) + varint(1) + varint(1), code=b"\x55")
@@ -201,6 +256,62 @@ def bad_files() -> dict[str, bytes]:
     }
 
 
+def bad_graphs() -> dict[str, bytes]:
+    """Bytes by name of files whose graph breaks a rule."""
+
+    def with_graph(*graphs: bytes, **changed: Any) -> bytes:
+        return assemble(table(row(b"w", F4, 0, [0])), graph(*graphs, **changed), arrays(1))
+
+    good = bytes_of_graph()
+    return {
+        "sections.graph-first": assemble(graph(good), table()),
+        "sections.graph-late": assemble(table(), trits(), graph(good)),
+        "sections.graph-before-metadata": assemble(table(), graph(good), metadata(b"{}")),
+        "sections.two-graphs": assemble(table(), graph(good), graph(good)),
+        "sections.mandatory-graph": assemble(table(), section(Section.GRAPH, text(b"\0"), flags=0)),
+        "text.graph-too-long": assemble(table(), section(Section.GRAPH, text(b"\0") + bytes(9))),
+        "limit.graph": assemble(table(), section(Section.GRAPH, text(b"", size=_core.MAX_GRAPH_BYTES + 1))),
+        "version.unknown-operator": with_graph(bytes_of_graph(b"\1\xff\1\0")),
+        "graph.empty": assemble(table(), section(Section.GRAPH, text(b""))),
+        "graph.fewer-than-declared": with_graph(good, count=2),
+        "graph.bytes-after-the-last": with_graph(good, after=b"\0"),
+        "graph.two-of-one-name": with_graph(good, good),
+        "graph.too-many": with_graph(*(bytes_of_graph(name=b"\1" + bytes([33 + i])) for i in range(65))),
+        "graph.huge-count": with_graph(count=(1 << 62)),
+        "graph.needless-byte": with_graph(bytes_of_graph(b"\x81\0\3\1\0")),
+        "graph.number-of-64-bits": with_graph(bytes_of_graph(b"\xff" * 10 + b"\1")),
+        "graph.name-too-long": with_graph(bytes_of_graph(name=varint(1025) + b"n" * 1025)),
+        "graph.name-not-utf-8": with_graph(bytes_of_graph(name=b"\1\xff")),
+        "graph.cut-off-name": with_graph(b"\x40n"),
+        "graph.no-inputs": with_graph(bytes_of_graph(b"\0", inputs=b"\0")),
+        "graph.too-many-inputs": with_graph(bytes_of_graph(inputs=varint(1 << 40))),
+        "graph.two-inputs-of-one-name": with_graph(bytes_of_graph(inputs=b"\2" + 2 * b"\1x\0")),
+        "graph.input-of-nine-axes": with_graph(bytes_of_graph(inputs=b"\1\1x\x09" + b"\1" * 9)),
+        "graph.input-of-huge-size": with_graph(bytes_of_graph(inputs=b"\1\1x\1" + varint(1 << 31))),
+        "graph.too-many-nodes": with_graph(bytes_of_graph(varint(1 << 40))),
+        "graph.node-of-later-value": with_graph(bytes_of_graph(b"\1\3\1\1")),
+        "graph.node-without-input": with_graph(bytes_of_graph(b"\1\3\0")),
+        "graph.node-with-too-many-inputs": with_graph(bytes_of_graph(b"\1\3\2\0\0")),
+        "graph.unknown-tensor": with_graph(bytes_of_graph(b"\1\2\1\0\1\2")),
+        "graph.missing-tensor": with_graph(bytes_of_graph(b"\1\2\1\0\1\0")),
+        "graph.cut-off-attributes": with_graph(bytes_of_graph(b"\1\14\1\0\1", outputs=b"", ranges=b"")),
+        "graph.stride-of-0": with_graph(bytes_of_graph(b"\1\14\1\0\1\1\0\1" + b"\0" * 4 + b"\1\1\0")),
+        "graph.flag-of-2": with_graph(bytes_of_graph(b"\1\14\1\0\1\1\1\1" + b"\0" * 4 + b"\1\1\2")),
+        "graph.huge-attribute": with_graph(bytes_of_graph(b"\1\16\1\0\1" + varint(1 << 31))),
+        "graph.resize-to-nothing": with_graph(bytes_of_graph(b"\1\20\1\0\0\0")),
+        "graph.resize-to-two-things": with_graph(bytes_of_graph(b"\1\20\2\0\0\1\1")),
+        "graph.no-outputs": with_graph(bytes_of_graph(outputs=b"\0")),
+        "graph.two-outputs-of-one-name": with_graph(bytes_of_graph(outputs=b"\2" + 2 * b"\1y\1")),
+        "graph.output-of-later-value": with_graph(bytes_of_graph(outputs=b"\1\1y\2")),
+        "graph.too-many-outputs": with_graph(bytes_of_graph(outputs=varint(1025))),
+        "graph.too-few-ranges": with_graph(bytes_of_graph(ranges=b"\1" + bytes(8))),
+        "graph.too-many-ranges": with_graph(bytes_of_graph(ranges=b"\3" + bytes(24))),
+        "graph.cut-off-ranges": with_graph(bytes_of_graph(ranges=b"\2" + bytes(15))),
+        "graph.range-of-nan": with_graph(bytes_of_graph(ranges=b"\2" + bytes(12) + struct.pack("<f", float("nan")))),
+        "graph.range-backwards": with_graph(bytes_of_graph(ranges=b"\2" + bytes(8) + struct.pack("<ff", 1, 0))),
+    }
+
+
 def main() -> None:
     """Write all files."""
     bad = FOLDER / "bad"
@@ -210,6 +321,7 @@ def main() -> None:
     (FOLDER / "good.sterna").write_bytes(encode(good_model()))
     (FOLDER / "fast.sterna").write_bytes(encode(good_model(), coder="fast"))
     (FOLDER / "smallest.sterna").write_bytes(encode(good_model(), coder="smallest"))
+    (FOLDER / "graph.sterna").write_bytes(encode(graph_model()))
     for name, data in bad_files().items():
         (bad / f"{name}.sterna").write_bytes(data)
 

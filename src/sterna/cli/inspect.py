@@ -12,7 +12,7 @@ from sterna.cli import options, output
 from sterna.cli.text import in_bytes, printable
 
 if TYPE_CHECKING:
-    from sterna.inspection import Inspection
+    from sterna.inspection import GraphRow, Inspection
 
 
 def inspect(
@@ -74,11 +74,12 @@ def _totals(contents: Inspection) -> list[tuple[str, str]]:
             "  arrays",
             f"{in_bytes(contents.array_bytes)} (scales, batch norms, layers that are not ternary; compressed)",
         ),
-        ("  header", f"{in_bytes(contents.header_bytes)} (names and shapes, metadata, checksums)"),
+        ("  header", f"{in_bytes(contents.header_bytes)} (names and shapes, metadata, graph, checksums)"),
         ("parameters", f"{contents.parameters:,}, of them {contents.ternary_parameters:,} ternary"),
         ("zeros", f"{100 * contents.sparsity:.2f} % of the ternary parameters"),
         ("compression", f"{contents.compression_ratio:.1f}x against float32 ({in_bytes(contents.float32_bytes)})"),
         ("not ternary", ", ".join(contents.not_ternary) or "nothing"),
+        ("graph", "; ".join(map(_graph, contents.graphs)) or "none: only PyTorch can run this model"),
     ]
     if isinstance(model, dict):
         rows.insert(0, ("model", str(model.get("name"))))
@@ -86,3 +87,9 @@ def _totals(contents: Inspection) -> list[tuple[str, str]]:
         images = f"{metrics.get('images')} {metrics.get('split', '')} images"
         rows.append(("accuracy", f"{metrics['top1']:.2f} % of {images}"))
     return rows
+
+
+def _graph(graph: GraphRow) -> str:
+    name = f"{printable(graph.name)}: " if graph.name else ""
+    outputs = "1 output" if len(graph.outputs) == 1 else f"{len(graph.outputs)} outputs"
+    return f"{name}{graph.nodes} nodes, {outputs}, {'calibrated' if graph.calibrated else 'not calibrated'}"

@@ -25,6 +25,7 @@ class Section(IntEnum):
     METADATA = 2
     TRITS = 3
     ARRAYS = 4
+    GRAPH = 5
 
 
 # Kinds of tensors by their numbers: NumPy's letter and the bytes of an element; then ternary, then int8 with a scale.
@@ -41,13 +42,3 @@ CODERS = ("small", "fast", "smallest")
 
 # Called with the work done so far and all work.
 Progress = Callable[[int, int], None]
-
-
-def varint(value: int) -> bytes:
-    """A number in bytes of seven bits, the lowest first; the eighth bit says that another byte follows."""
-    coded = bytearray()
-    while value > 127:
-        coded.append(128 | value & 127)
-        value >>= 7
-    coded.append(value)
-    return bytes(coded)

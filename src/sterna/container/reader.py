@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from sterna import _core
 from sterna.container.layout import ARRAY_KINDS, CODERS, SCALE_KINDS, SCALED_INT8, TRITS, Progress, Section
 from sterna.errors import FormatError, SternaError
+from sterna.graph import Graph, decode_graphs
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
 
 # Smaller files are read into memory: one that is cut short meanwhile then does no harm.
@@ -148,18 +150,36 @@ class SternaFile:
             raise SternaError(f"{self._name or 'the file'} has no tensor {name!r}; it has {known}, ...")
         return self._decode([self.entries[name]], 1, None)[name]
 
-    def read(self, *, threads: int | None = None, progress: Progress | None = None) -> TernaryModel:
+    @cached_property
+    def graphs(self) -> tuple[Graph, ...]:
+        """The graphs of the file, empty if it has none; decoded when they are asked for.
+
+        Raises:
+            FormatError: they are damaged, or need a newer Sterna.
+        """
+        if not any(kind == Section.GRAPH for kind, *_ in self.sections):
+            return ()
+        try:
+            return decode_graphs(self._reader.graph(), list(self.entries))
+        except FormatError as error:
+            raise self._error(f"{error.cause}: {error}") from None
+
+    def read(
+        self, *, threads: int | None = None, progress: Progress | None = None, with_graphs: bool = True
+    ) -> TernaryModel:
         """Decode all tensors.
 
         Args:
             threads: to decode on; nothing means all processors. The result is the same.
             progress: called, from any thread, with the elements decoded so far and all elements.
+            with_graphs: decode the graphs too; without, the model has none.
 
         Raises:
             FormatError: a section is damaged.
         """
+        graphs = self.graphs if with_graphs else ()
         tensors = self._decode(list(self.entries.values()), threads, progress)
-        return TernaryModel(tensors, self.metadata)
+        return TernaryModel(tensors, self.metadata, graphs)
 
     def _list_entries(self) -> dict[str, Entry]:
         chunks: dict[int, list[int]] = {}
@@ -269,14 +289,20 @@ class SternaFile:
         return FormatError(cause, f"{self._name}: {text}" if self._name else text)
 
 
-def read(path: str | os.PathLike[str], *, threads: int | None = None, progress: Progress | None = None) -> TernaryModel:
+def read(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    with_graphs: bool = True,
+) -> TernaryModel:
     """Read a file into plain data; needs no PyTorch. Arguments as :meth:`SternaFile.read`.
 
     Raises:
         FormatError: the file is not a ``.sterna`` file, is damaged, or breaks a limit.
         SternaError: it cannot be read.
     """
-    return SternaFile.open(path, whole_checksum=True).read(threads=threads, progress=progress)
+    return SternaFile.open(path, whole_checksum=True).read(threads=threads, progress=progress, with_graphs=with_graphs)
 
 
 def decode(data: bytes) -> TernaryModel:

@@ -29,10 +29,11 @@ from sterna.container.layout import (
     VERSION,
     Progress,
     Section,
-    varint,
 )
 from sterna.errors import SternaError
+from sterna.graph import encode_graphs
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
+from sterna.varint import varint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,6 +117,9 @@ def _sections(model: TernaryModel, coder: Coder, progress: Progress | None) -> I
     yield _section(Section.TENSORS, _text(_table(model), "the names of the tensors"))
     if model.metadata:
         yield _section(Section.METADATA, _text(_metadata_text(model.metadata), "the metadata"), OPTIONAL)
+    if model.graphs:
+        graphs = encode_graphs(model.graphs, list(model.tensors))
+        yield _section(Section.GRAPH, _text(graphs, "the graph", _core.MAX_GRAPH_BYTES), OPTIONAL)
     trits, arrays = _TritSection(coder), _ArraySection()
     total = sum(_values(tensor).size for tensor in model.tensors.values())
     done = 0
@@ -271,9 +275,9 @@ def _kind(tensor: Tensor) -> int:
     return ARRAY_KINDS.index(kind)
 
 
-def _text(text: bytes, what: str) -> bytes:
-    if len(text) > _core.MAX_TEXT_BYTES:
-        raise SternaError(f"{what} must have at most {_core.MAX_TEXT_BYTES} bytes, got {len(text)}")
+def _text(text: bytes, what: str, most: int = _core.MAX_TEXT_BYTES) -> bytes:
+    if len(text) > most:
+        raise SternaError(f"{what} must have at most {most} bytes, got {len(text)}")
     return varint(len(text)) + _core.encode_text(text)
 
 

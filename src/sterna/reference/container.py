@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sterna.reference.byte_coder import decode_numbers, decode_text, read_varint
 from sterna.reference.fast_coder import decode_fast
+from sterna.reference.graph_decoder import decode_graphs
 from sterna.reference.small_coder import decode_small, kernel_shape
 from sterna.reference.smallest_coder import decode_smallest
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
@@ -44,7 +45,7 @@ def decode(data: bytes) -> TernaryModel:
     while not sections or sections[-1][0] != 0:
         kind, flags, _, size = struct.unpack_from("<BBHI", data, at)
         (checksum,) = struct.unpack_from("<I", data, at + 8 + size)
-        if checksum != zlib.crc32(data[at : at + 8 + size]) or flags > 1 or (kind > 4 and flags == 0):
+        if checksum != zlib.crc32(data[at : at + 8 + size]) or flags > 1 or (kind > 5 and flags == 0):
             raise ValueError("a section is damaged or unknown")
         sections.append((kind, data[at + 8 : at + 8 + size]))
         end = at
@@ -52,7 +53,9 @@ def decode(data: bytes) -> TernaryModel:
     if at != len(data) or sections[-1][1] != struct.pack("<I", zlib.crc32(data[:end])):
         raise ValueError("the file is damaged")
     table = _table(_text(sections[0][1]))
-    metadata = json.loads(_text(sections[1][1])) if sections[1][0] == 2 else {}
+    texts = {kind: _text(payload) for kind, payload in sections[1:3] if kind in (2, 5)}
+    metadata = json.loads(texts.get(2, b"{}"))
+    graphs = decode_graphs(texts.get(5, b"\0"), [name for name, *_ in table])
 
     # Trits and arrays, each in the order of the table
     trits = _decode_trits([payload for kind, payload in sections if kind == 3], table)
@@ -65,7 +68,7 @@ def decode(data: bytes) -> TernaryModel:
             tensors[name] = Int8Tensor(arrays.pop(0), arrays.pop(0))
         else:
             tensors[name] = arrays.pop(0)
-    return TernaryModel(tensors, metadata)
+    return TernaryModel(tensors, metadata, graphs)
 
 
 Table = list[tuple[str, int, int, tuple[int, ...]]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -308,7 +308,7 @@ def _measure(
     network = fill(build_model(recipe.model), model).to(device)
     metrics = task.evaluate(network, data.test, workers=recipe.data.workers)
     metadata = {**model.metadata, "metrics": file_metrics(metrics, "test")}
-    return TernaryModel(model.tensors, metadata), metrics
+    return replace(model, metadata=metadata), metrics
 
 
 def _measure_floats(
