@@ -25,7 +25,7 @@ std::string text(const GraphInput& input) {
 
 }  // namespace
 
-std::unique_ptr<Session> Session::open(const std::uint8_t* bytes, std::size_t size, const std::uint8_t* gbytes, std::size_t gsize, const std::string& name,
+std::unique_ptr<Session> Session::open(const std::uint8_t* bytes, std::size_t size, const std::string& name,
                                        const std::vector<Range>& ranges, const std::vector<std::uint32_t>& outputs,
                                        const EngineOptions& options, unsigned threads, std::string& problem) {
     std::unique_ptr<Session> session(new Session(options, threads));
@@ -33,13 +33,17 @@ std::unique_ptr<Session> Session::open(const std::uint8_t* bytes, std::size_t si
         problem = fault.message;
         return nullptr;
     }
-    std::vector<Graph> graphs =
-        parse_graphs(gbytes, gsize, session->reader_.tensors().size(), problem);
+    const Buffer<std::uint8_t>& coded = session->reader_.graph();
+    if (coded.size() == 0) {
+        problem = "the file holds no graph: it can be loaded into a PyTorch module, but not run by the engine";
+        return nullptr;
+    }
+    std::vector<Graph> graphs = parse_graphs(coded.data(), coded.size(), session->reader_.tensors().size(), problem);
     if (!problem.empty()) return nullptr;
     const auto found =
         std::find_if(graphs.begin(), graphs.end(), [&name](const Graph& graph) { return graph.name == name; });
     if (found == graphs.end()) {
-        problem = graphs.empty() ? "the file holds no graph" : "the file holds no graph of the name '" + name + "'; it has";
+        problem = "the file holds no graph of the name '" + name + "'; it has";
         for (const Graph& graph : graphs) problem += " '" + graph.name + "'";
         return nullptr;
     }

@@ -25,7 +25,7 @@ class Session {
   public:
     // Decodes what graph `name` of the file needs; the bytes are not used afterwards. `ranges` replace those of the graph if
     // there are any. Nothing, and a problem, if it cannot be run.
-    static std::unique_ptr<Session> open(const std::uint8_t* bytes, std::size_t size, const std::uint8_t* gbytes, std::size_t gsize, const std::string& name,
+    static std::unique_ptr<Session> open(const std::uint8_t* bytes, std::size_t size, const std::string& name,
                                          const std::vector<Range>& ranges, const std::vector<std::uint32_t>& outputs,
                                          const EngineOptions& options, unsigned threads, std::string& problem);
 
