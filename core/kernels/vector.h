@@ -116,12 +116,27 @@ inline void store_interleaved(std::int32_t* to, Ints low, Ints high) {
 #endif
 }
 
+inline Floats broadcast(float x) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+    return (Floats)_mm256_set1_ps(x);
+#else
+    return Floats{x, x, x, x};
+#endif
+}
+
 // A pair of weights in every pair of lanes.
 inline Shorts broadcast_pair(const std::int16_t* pair) {
     std::int32_t both;
     __builtin_memcpy(&both, pair, sizeof(both));
-    const Ints all = both - Ints{};
-    return (Shorts)all;
+#if defined(__AVX512F__)
+    return (Shorts)_mm512_set1_epi32(both);
+#elif defined(__AVX2__)
+    return (Shorts)_mm256_set1_epi32(both);
+#else
+    return (Shorts)Ints{both, both, both, both};
+#endif
 }
 
 }  // namespace

@@ -16,63 +16,49 @@ inline constexpr std::size_t kDenseVectors = 4;
 inline constexpr std::size_t kDenseVectors = 2;
 #endif
 
-template <std::size_t Vectors>
-inline void dense_tile_float32(const DenseConv& conv, const float* input, const float* weights, float* sums) {
-    Floats total[kFiltersPerBlock][Vectors] = {};
-    for (std::uint32_t tap = 0; tap < conv.taps; ++tap) {
+// Sums of `kFiltersPerBlock` filters: index i is vector i % Vectors of filter i / Vectors.
+template <std::size_t Vectors, std::size_t... V, std::size_t... I>
+inline void dense_tile_float32(const DenseConv& conv, const float* input, const float* weights, float* sums,
+                               std::index_sequence<V...>, std::index_sequence<I...>) {
+    Floats total[kFiltersPerBlock * Vectors] = {((void)I, Floats{})...};
+    for (std::uint32_t tap = 0; tap < conv.taps; ++tap, weights += kFiltersPerBlock) {
         const float* const at = input + conv.offsets[tap];
-        Floats x[Vectors];
-        for (std::size_t v = 0; v < Vectors; ++v) x[v] = load<float, kVectorBytes>(at + v * kFloatLanes);
-        for (std::size_t f = 0; f < kFiltersPerBlock; ++f) {
-            const Floats w = weights[tap * kFiltersPerBlock + f] - Floats{};
-            for (std::size_t v = 0; v < Vectors; ++v) total[f][v] = multiply_add(x[v], w, total[f][v]);
-        }
+        const Floats x[Vectors] = {load<float, kVectorBytes>(at + V * kFloatLanes)...};
+        ((total[I] = multiply_add(x[I % Vectors], broadcast(weights[I / Vectors]), total[I])), ...);
     }
-    for (std::size_t f = 0; f < kFiltersPerBlock; ++f) {
-        for (std::size_t v = 0; v < Vectors; ++v) store(sums + (f * Vectors + v) * kFloatLanes, total[f][v]);
-    }
+    (store(sums + I * kFloatLanes, total[I]), ...);
 }
 
 // `Vectors` counts vectors of int16.
-template <std::size_t Vectors>
+template <std::size_t Vectors, std::size_t... V, std::size_t... I>
 inline void dense_tile_int16(const DenseConv& conv, const std::int16_t* input, const std::int16_t* weights,
-                             std::int32_t* sums) {
-    Ints low[kFiltersPerBlock][Vectors] = {};
-    Ints high[kFiltersPerBlock][Vectors] = {};
-    for (std::uint32_t tap = 0; tap < conv.taps; tap += 2) {
+                             std::int32_t* sums, std::index_sequence<V...>, std::index_sequence<I...>) {
+    Ints low[kFiltersPerBlock * Vectors] = {((void)I, Ints{})...};
+    Ints high[kFiltersPerBlock * Vectors] = {((void)I, Ints{})...};
+    for (std::uint32_t tap = 0; tap < conv.taps; tap += 2, weights += 2 * kFiltersPerBlock) {
         const std::int16_t* const a = input + conv.offsets[tap];
         const std::int16_t* const b = input + conv.offsets[tap + 1];
-        Interleaved x[Vectors];
-        for (std::size_t v = 0; v < Vectors; ++v) {
-            x[v] = interleave(load<std::int16_t, kVectorBytes>(a + v * kShortLanes),
-                              load<std::int16_t, kVectorBytes>(b + v * kShortLanes));
-        }
-        for (std::size_t f = 0; f < kFiltersPerBlock; ++f) {
-            const Shorts w = broadcast_pair(weights + (tap / 2 * kFiltersPerBlock + f) * 2);
-            for (std::size_t v = 0; v < Vectors; ++v) {
-                low[f][v] = multiply_add_pairs(x[v].low, w, low[f][v]);
-                high[f][v] = multiply_add_pairs(x[v].high, w, high[f][v]);
-            }
-        }
+        const Interleaved x[Vectors] = {interleave(load<std::int16_t, kVectorBytes>(a + V * kShortLanes),
+                                                   load<std::int16_t, kVectorBytes>(b + V * kShortLanes))...};
+        ((low[I] = multiply_add_pairs(x[I % Vectors].low, broadcast_pair(weights + I / Vectors * 2), low[I])), ...);
+        ((high[I] = multiply_add_pairs(x[I % Vectors].high, broadcast_pair(weights + I / Vectors * 2), high[I])), ...);
     }
-    for (std::size_t f = 0; f < kFiltersPerBlock; ++f) {
-        for (std::size_t v = 0; v < Vectors; ++v) {
-            store_interleaved(sums + (f * Vectors + v) * kShortLanes, low[f][v], high[f][v]);
-        }
-    }
+    (store_interleaved(sums + I * kShortLanes, low[I], high[I]), ...);
 }
 
 template <class T, class Sum, std::size_t Vectors>
 inline void dense_block(const DenseConv& conv, std::uint32_t block, std::size_t flat) {
     constexpr std::size_t kCount = Vectors * kVectorBytes / sizeof(T);
+    constexpr auto kVectors = std::make_index_sequence<Vectors>{};
+    constexpr auto kSums = std::make_index_sequence<kFiltersPerBlock * Vectors>{};
     alignas(kAlignment) Sum sums[kFiltersPerBlock * kCount];
     const std::uint32_t group = block / conv.blocks_per_group;
     const T* const input = static_cast<const T*>(conv.input) + group * conv.group_stride + flat;
     const T* const weights = static_cast<const T*>(conv.weights) + std::size_t{block} * conv.taps * kFiltersPerBlock;
     if constexpr (sizeof(T) == sizeof(float)) {
-        dense_tile_float32<Vectors>(conv, input, weights, sums);
+        dense_tile_float32<Vectors>(conv, input, weights, sums, kVectors, kSums);
     } else {
-        dense_tile_int16<Vectors>(conv, input, weights, sums);
+        dense_tile_int16<Vectors>(conv, input, weights, sums, kVectors, kSums);
     }
     const std::uint32_t in_group = (block - group * conv.blocks_per_group) * kFiltersPerBlock;
     for (std::uint32_t f = 0; f < kFiltersPerBlock && in_group + f < conv.filters_per_group; ++f) {
