@@ -113,9 +113,9 @@ class Planner {
             }
             for (std::size_t image = 0; image < plan_.images_; ++image) {
                 for (std::size_t y = 0; y < geometry.height; ++y) {
-                    std::uint8_t* const row =
+                    std::int8_t* const row =
                         geometry.is_pixel.data() + image * geometry.image_stride + y * geometry.pitch;
-                    std::fill(row, row + geometry.width, std::uint8_t{1});
+                    std::fill(row, row + geometry.width, std::int8_t{-1});
                 }
             }
         }

@@ -9,19 +9,21 @@
 namespace sterna::STERNA_ISA {
 namespace {
 
-// Nearest whole number, halves to even, for |x| < 2^22: beyond 2^23 floats have no fraction.
-inline float round_to_even(float x) {
-    const float big = 12582912.0f;
-    return (x + big) - big;
+inline Floats smaller(Floats a, Floats b) {
+    return a < b ? a : b;
+}
+inline Floats larger(Floats a, Floats b) {
+    return a > b ? a : b;
 }
 
 // e^x to 2 ulp, by e^x = 2^k e^r with |r| <= ln(2) / 2 and the series of e^r; x is clamped to [-87, 88].
-inline float exponential(float x) {
-    x = x > 88.0f ? 88.0f : x;
-    x = x < -87.0f ? -87.0f : x;
-    const float k = round_to_even(x * 1.44269504f);
-    const float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
-    float series = 1.0f / 5040.0f;
+inline Floats exponential(Floats x) {
+    const Floats zero{};
+    const Floats big = zero + 12582912.0f;  // beyond 2^23 floats have no fraction: adding it rounds
+    x = larger(smaller(x, zero + 88.0f), zero - 87.0f);
+    const Floats k = (x * 1.44269504f + big) - big;
+    const Floats r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    Floats series = zero + 1.0f / 5040.0f;
     series = series * r + 1.0f / 720.0f;
     series = series * r + 1.0f / 120.0f;
     series = series * r + 1.0f / 24.0f;
@@ -29,93 +31,166 @@ inline float exponential(float x) {
     series = series * r + 0.5f;
     series = series * r + 1.0f;
     series = series * r + 1.0f;
-    const std::int32_t bits = (static_cast<std::int32_t>(k) + 127) << 23;
-    return series * __builtin_bit_cast(float, bits);
+    const Ints power = (__builtin_convertvector(k, Ints) + 127) << 23;
+    return series * (Floats)power;
+}
+
+inline Floats activated(Floats y, Activation activation) {
+    const Floats zero{};
+    switch (activation) {
+        case Activation::kNone:
+            return y;
+        case Activation::kRelu:
+            return larger(y, zero);
+        case Activation::kRelu6:
+            return smaller(larger(y, zero), zero + 6.0f);
+        case Activation::kHardswish:
+            return y * (smaller(larger(y + 3.0f, zero), zero + 6.0f) * (1.0f / 6.0f));
+        case Activation::kHardsigmoid:
+            return smaller(larger(y + 3.0f, zero), zero + 6.0f) * (1.0f / 6.0f);
+        case Activation::kSilu:
+            return y / (1.0f + exponential(-y));
+        case Activation::kSigmoid:
+            return 1.0f / (1.0f + exponential(-y));
+    }
+    return y;
+}
+
+inline void store_levels(std::int16_t* to, Floats y, const Levels& levels) {
+    const Floats zero{};
+    store_rounded(to, smaller(larger(y * levels.inverse_step, zero + levels.lowest), zero + levels.highest));
+}
+
+// Calls `work` with the first element and the number of elements for vectors of a run, the last one shorter.
+template <class Work>
+inline void for_vectors(std::size_t count, const Work& work) {
+    std::size_t i = 0;
+    for (; i + kFloatLanes <= count; i += kFloatLanes) work(i, kFloatLanes);
+    if (i < count) work(i, count - i);
+}
+
+// As load_floats and the stores, of fewer elements than a vector has; the other lanes are 0.
+template <class T>
+inline Floats load_some(const T* from, std::size_t count) {
+    T room[kFloatLanes] = {};
+    for (std::size_t i = 0; i < count; ++i) room[i] = from[i];
+    return load_floats(room);
+}
+
+template <class T>
+inline Floats load_up_to(const T* from, std::size_t count) {
+    return count == kFloatLanes ? load_floats(from) : load_some(from, count);
+}
+
+inline Ints load_mask_up_to(const std::int8_t* from, std::size_t count) {
+    if (count == kFloatLanes) return load_mask(from);
+    std::int8_t room[kFloatLanes] = {};
+    for (std::size_t i = 0; i < count; ++i) room[i] = from[i];
+    return load_mask(room);
+}
+
+inline void store_up_to(float* to, Floats y, std::size_t count) {
+    if (count == kFloatLanes) return store(to, y);
+    float room[kFloatLanes];
+    store(room, y);
+    for (std::size_t i = 0; i < count; ++i) to[i] = room[i];
+}
+
+inline void store_levels_up_to(std::int16_t* to, Floats y, const Levels& levels, std::size_t count) {
+    if (count == kFloatLanes) return store_levels(to, y, levels);
+    std::int16_t room[kFloatLanes];
+    store_levels(room, y, levels);
+    for (std::size_t i = 0; i < count; ++i) to[i] = room[i];
 }
 
 inline void activate(float* y, std::size_t count, Activation activation) {
-    switch (activation) {
-        case Activation::kNone:
-            return;
-        case Activation::kRelu:
-            for (std::size_t i = 0; i < count; ++i) y[i] = y[i] > 0.0f ? y[i] : 0.0f;
-            return;
-        case Activation::kRelu6:
-            for (std::size_t i = 0; i < count; ++i) {
-                const float positive = y[i] > 0.0f ? y[i] : 0.0f;
-                y[i] = positive < 6.0f ? positive : 6.0f;
-            }
-            return;
-        case Activation::kHardswish:
-        case Activation::kHardsigmoid: {
-            const bool is_gate = activation == Activation::kHardswish;
-            for (std::size_t i = 0; i < count; ++i) {
-                float gate = y[i] + 3.0f;
-                gate = gate > 0.0f ? gate : 0.0f;
-                gate = (gate < 6.0f ? gate : 6.0f) * (1.0f / 6.0f);
-                y[i] = is_gate ? y[i] * gate : gate;
-            }
-            return;
-        }
-        case Activation::kSilu:
-            for (std::size_t i = 0; i < count; ++i) y[i] = y[i] / (1.0f + exponential(-y[i]));
-            return;
-        case Activation::kSigmoid:
-            for (std::size_t i = 0; i < count; ++i) y[i] = 1.0f / (1.0f + exponential(-y[i]));
-            return;
-    }
-}
-
-inline void to_levels(const float* y, const Levels& levels, std::int16_t* q, std::size_t count) {
-    const float inverse = levels.inverse_step, lowest = levels.lowest, highest = levels.highest;
-    for (std::size_t i = 0; i < count; ++i) {
-        float level = y[i] * inverse;
-        level = level > lowest ? level : lowest;
-        level = level < highest ? level : highest;
-        q[i] = static_cast<std::int16_t>(static_cast<std::int32_t>(round_to_even(level)));
-    }
+    if (activation == Activation::kNone) return;
+    for_vectors(count, [&](std::size_t i, std::size_t lanes) {
+        store_up_to(y + i, activated(load_up_to(y + i, lanes), activation), lanes);
+    });
 }
 
 // The real numbers of elements, wherever they are kept.
 inline const float* to_floats(const Planes& planes, std::size_t at, std::size_t count, float* room) {
     if (planes.element == Element::kFloat32) return static_cast<const float*>(planes.origin) + at;
     const std::int16_t* const q = static_cast<const std::int16_t*>(planes.origin) + at;
-    const float step = planes.levels.step;
-    for (std::size_t i = 0; i < count; ++i) room[i] = static_cast<float>(q[i]) * step;
+    for_vectors(count, [&](std::size_t i, std::size_t lanes) {
+        store_up_to(room + i, load_up_to(q + i, lanes) * planes.levels.step, lanes);
+    });
     return room;
 }
 
 inline void from_floats(const Planes& planes, std::size_t at, const float* y, std::size_t count) {
     if (planes.element == Element::kFloat32) {
-        float* const to = static_cast<float*>(planes.origin) + at;
-        for (std::size_t i = 0; i < count; ++i) to[i] = y[i];
-    } else {
-        to_levels(y, planes.levels, static_cast<std::int16_t*>(planes.origin) + at, count);
+        __builtin_memcpy(static_cast<float*>(planes.origin) + at, y, count * sizeof(float));
+        return;
     }
+    std::int16_t* const q = static_cast<std::int16_t*>(planes.origin) + at;
+    for_vectors(count, [&](std::size_t i, std::size_t lanes) {
+        store_levels_up_to(q + i, load_up_to(y + i, lanes), planes.levels, lanes);
+    });
 }
 
 // As from_floats, with zeros where no pixel is.
-inline void pixels_from_floats(const Planes& planes, std::size_t at, const std::uint8_t* is_pixel, float* y,
+inline void pixels_from_floats(const Planes& planes, std::size_t at, const std::int8_t* is_pixel, float* y,
                                std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) y[i] = is_pixel[i] != 0 ? y[i] : 0.0f;
     from_floats(planes, at, y, count);
 }
 
 // `Count` sums of filter `channel`, of elements from `flat` on.
+template <std::size_t Count, class Sum, Activation kActivation, class Residual, class Output>
+inline void finish_as(const Sum* sums, const Epilogue& epilogue, std::uint32_t channel, std::size_t flat,
+                      const Planes& output) {
+    const Floats zero{};
+    const Floats scale = zero + epilogue.scale[channel], shift = zero + epilogue.shift[channel];
+    Output* const to = static_cast<Output*>(output.origin) + channel * output.plane_stride + flat;
+    const Residual* residual = nullptr;
+    float residual_step = 1.0f;
+    if (epilogue.residual != nullptr) {
+        residual = static_cast<const Residual*>(epilogue.residual->origin) + channel * epilogue.residual->plane_stride +
+                   flat;
+        residual_step = epilogue.residual->levels.step;
+    }
+    const auto work = [&](std::size_t i, std::size_t lanes) {
+        Floats y = load_up_to(sums + i, lanes) * scale + shift;
+        if (residual != nullptr) y = y + load_up_to(residual + i, lanes) * residual_step;
+        y = activated(y, kActivation == Activation::kNone ? epilogue.activation : kActivation);
+        y = (Floats)((Ints)y & load_mask_up_to(epilogue.is_pixel + flat + i, lanes));
+        if constexpr (sizeof(Output) == sizeof(float)) {
+            store_up_to(to + i, y, lanes);
+        } else {
+            store_levels_up_to(to + i, y, output.levels, lanes);
+        }
+    };
+    for (std::size_t i = 0; i + kFloatLanes <= Count; i += kFloatLanes) work(i, kFloatLanes);
+    if constexpr (Count % kFloatLanes != 0) work(Count / kFloatLanes * kFloatLanes, Count % kFloatLanes);
+}
+
+template <std::size_t Count, class Sum, Activation kActivation>
+inline void finish_with(const Sum* sums, const Epilogue& epilogue, std::uint32_t channel, std::size_t flat,
+                        const Planes& output) {
+    const bool is_float = output.element == Element::kFloat32;
+    const bool is_float_residual = epilogue.residual == nullptr || epilogue.residual->element == Element::kFloat32;
+    if (is_float && is_float_residual) {
+        finish_as<Count, Sum, kActivation, float, float>(sums, epilogue, channel, flat, output);
+    } else if (is_float) {
+        finish_as<Count, Sum, kActivation, std::int16_t, float>(sums, epilogue, channel, flat, output);
+    } else {
+        // Integer inference keeps everything that is added as levels.
+        finish_as<Count, Sum, kActivation, std::int16_t, std::int16_t>(sums, epilogue, channel, flat, output);
+    }
+}
+
 template <std::size_t Count, class Sum>
 inline void finish(const Sum* sums, const Epilogue& epilogue, std::uint32_t channel, std::size_t flat,
                    const Planes& output) {
-    alignas(kAlignment) float y[Count];
-    alignas(kAlignment) float room[Count];
-    const float scale = epilogue.scale[channel], shift = epilogue.shift[channel];
-    for (std::size_t i = 0; i < Count; ++i) y[i] = static_cast<float>(sums[i]) * scale + shift;
-    if (epilogue.residual != nullptr) {
-        const Planes& residual = *epilogue.residual;
-        const float* const r = to_floats(residual, channel * residual.plane_stride + flat, Count, room);
-        for (std::size_t i = 0; i < Count; ++i) y[i] += r[i];
+    // The most frequent activation has code of its own, without a switch in the loop.
+    if (epilogue.activation == Activation::kRelu) {
+        finish_with<Count, Sum, Activation::kRelu>(sums, epilogue, channel, flat, output);
+    } else {
+        finish_with<Count, Sum, Activation::kNone>(sums, epilogue, channel, flat, output);
     }
-    activate(y, Count, epilogue.activation);
-    pixels_from_floats(output, channel * output.plane_stride + flat, epilogue.is_pixel + flat, y, Count);
 }
 
 }  // namespace

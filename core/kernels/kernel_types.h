@@ -54,8 +54,8 @@ struct Epilogue {
     // Planes like those of the output, or nothing.
     const Planes* residual = nullptr;
     Activation activation = Activation::kNone;
-    // Of the elements of an output's plane: 1 for a pixel, 0 for what lies between.
-    const std::uint8_t* is_pixel = nullptr;
+    // Of the elements of an output's plane: -1 for a pixel, 0 for what lies between.
+    const std::int8_t* is_pixel = nullptr;
 };
 
 // Offsets of inputs to add, and of inputs to subtract, so few that int16 cannot overflow.

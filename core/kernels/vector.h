@@ -52,6 +52,62 @@ using Ints = Vector<std::int32_t, kVectorBytes>;
 inline constexpr std::size_t kFloatLanes = kVectorBytes / sizeof(float);
 inline constexpr std::size_t kShortLanes = kVectorBytes / sizeof(std::int16_t);
 
+template <class T>
+inline Floats load_floats(const T* from);
+
+template <>
+inline Floats load_floats<float>(const float* from) {
+    return load<float, kVectorBytes>(from);
+}
+
+template <>
+inline Floats load_floats<std::int32_t>(const std::int32_t* from) {
+    return __builtin_convertvector((load<std::int32_t, kVectorBytes>(from)), Floats);
+}
+
+template <>
+inline Floats load_floats<std::int16_t>(const std::int16_t* from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif defined(__AVX2__)
+    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(__ARM_NEON)
+    return (Floats)vcvtq_f32_s32(vmovl_s16(vld1_s16(from)));
+#else
+    return Floats{static_cast<float>(from[0]), static_cast<float>(from[1]), static_cast<float>(from[2]),
+                  static_cast<float>(from[3])};
+#endif
+}
+
+// Bytes of 0 or -1 as lanes of 0 or -1.
+inline Ints load_mask(const std::int8_t* from) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#elif defined(__AVX2__)
+    return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+#else
+    return Ints{from[0], from[1], from[2], from[3]};
+#endif
+}
+
+// Nearest whole numbers, halves to even, of |x| < 2^15.
+inline void store_rounded(std::int16_t* to, Floats x) {
+#if defined(__AVX512F__)
+    const __m256i shorts = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32((__m512)x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), shorts);
+#elif defined(__AVX2__)
+    const __m256i ints = _mm256_cvtps_epi32((__m256)x);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(ints, ints), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+#elif defined(__ARM_NEON)
+    vst1_s16(to, vmovn_s32(vcvtnq_s32_f32((float32x4_t)x)));
+#else
+    const Floats big = Floats{} + 12582912.0f;  // beyond 2^23 floats have no fraction
+    const Floats rounded = (x + big) - big;
+    for (std::size_t i = 0; i < kFloatLanes; ++i) to[i] = static_cast<std::int16_t>(rounded[i]);
+#endif
+}
+
 inline Floats multiply_add(Floats a, Floats b, Floats sum) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);

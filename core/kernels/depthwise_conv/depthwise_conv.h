@@ -9,41 +9,43 @@
 namespace sterna::STERNA_ISA {
 namespace {
 
-inline constexpr std::size_t kDepthwiseCount = 2 * kAlignment / sizeof(float);
-
-template <class T, std::size_t Count>
-inline void depthwise_tile(const DepthwiseConv& conv, std::uint32_t filter, std::size_t flat) {
-    alignas(kAlignment) float sums[Count] = {};
+template <class T, std::size_t Vectors, std::size_t... V>
+inline void depthwise_tile(const DepthwiseConv& conv, std::uint32_t filter, std::size_t flat,
+                           std::index_sequence<V...>) {
+    alignas(kAlignment) float sums[Vectors * kFloatLanes];
     const std::uint32_t channel = filter / conv.filters_per_channel;
     const T* const input = static_cast<const T*>(conv.input) + channel * conv.channel_stride + flat;
     const float* const weights = conv.weights + std::size_t{filter} * conv.taps;
+    Floats total[Vectors] = {((void)V, Floats{})...};
     for (std::uint32_t tap = 0; tap < conv.taps; ++tap) {
         const T* const x = input + conv.offsets[tap];
-        const float w = weights[tap];
-        for (std::size_t i = 0; i < Count; ++i) sums[i] += static_cast<float>(x[i]) * w;
+        const Floats w = broadcast(weights[tap]);
+        ((total[V] = total[V] + load_floats(x + V * kFloatLanes) * w), ...);
     }
-    finish<Count>(sums, conv.epilogue, filter, flat, conv.output);
+    (store(sums + V * kFloatLanes, total[V]), ...);
+    finish<Vectors * kFloatLanes>(sums, conv.epilogue, filter, flat, conv.output);
 }
 
-template <class T>
-void depthwise_filters(const DepthwiseConv& conv, std::uint32_t first, std::uint32_t last) {
-    constexpr std::size_t kLeast = kAlignment / sizeof(T) < kDepthwiseCount ? kAlignment / sizeof(T) : kDepthwiseCount;
-    const std::size_t span = (conv.output.span() + kLeast - 1) / kLeast * kLeast;
-    for (std::uint32_t filter = first; filter < last; ++filter) {
-        std::size_t flat = 0;
-        for (; flat + kDepthwiseCount <= span; flat += kDepthwiseCount) {
-            depthwise_tile<T, kDepthwiseCount>(conv, filter, flat);
-        }
-        for (; flat < span; flat += kLeast) depthwise_tile<T, kLeast>(conv, filter, flat);
+template <class T, std::size_t Vectors>
+void depthwise_tiles(const DepthwiseConv& conv, std::uint32_t filter, std::size_t flat) {
+    constexpr std::size_t kCount = Vectors * kFloatLanes;
+    const std::size_t span = (conv.output.span() + kFloatLanes - 1) / kFloatLanes * kFloatLanes;
+    for (; flat + kCount <= span; flat += kCount) {
+        depthwise_tile<T, Vectors>(conv, filter, flat, std::make_index_sequence<Vectors>{});
+    }
+    if constexpr (Vectors > 1) {
+        if (flat < span) depthwise_tiles<T, Vectors / 2>(conv, filter, flat);
     }
 }
 
 inline void depthwise_conv(const DepthwiseConv& conv, std::uint32_t first, std::uint32_t last) {
     clear_tails(conv.output, first, last);
-    if (conv.element == Element::kFloat32) {
-        depthwise_filters<float>(conv, first, last);
-    } else {
-        depthwise_filters<std::int16_t>(conv, first, last);
+    for (std::uint32_t filter = first; filter < last; ++filter) {
+        if (conv.element == Element::kFloat32) {
+            depthwise_tiles<float, 4>(conv, filter, 0);
+        } else {
+            depthwise_tiles<std::int16_t, 4>(conv, filter, 0);
+        }
     }
 }
 

@@ -62,6 +62,11 @@ inline void combine(bool is_product, const Planes& a, const Planes& b, const Epi
     }
 }
 
+// The exponential of one number.
+inline float exponential_of(float x) {
+    return exponential(Floats{} + x)[0];
+}
+
 inline void softmax(const Planes& input, const Planes& output) {
     for (std::uint32_t channel = 0; channel < output.channels; ++channel) clear_plane(output, channel, 0);
     for (std::uint32_t image = 0; image < input.images; ++image) {
@@ -75,11 +80,11 @@ inline void softmax(const Planes& input, const Planes& output) {
                     largest = y > largest ? y : largest;
                 }
                 for (std::uint32_t channel = 0; channel < input.channels; ++channel) {
-                    total += exponential(*to_floats(input, from + channel * input.plane_stride, 1, &room) - largest);
+                    total += exponential_of(*to_floats(input, from + channel * input.plane_stride, 1, &room) - largest);
                 }
                 for (std::uint32_t channel = 0; channel < input.channels; ++channel) {
                     const float y = *to_floats(input, from + channel * input.plane_stride, 1, &room);
-                    const float share = exponential(y - largest) / total;
+                    const float share = exponential_of(y - largest) / total;
                     from_floats(output, to + channel * output.plane_stride, &share, 1);
                 }
             }
