@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from sterna import __version__
+from sterna.cli.benchmark import benchmark
 from sterna.cli.compress import compress
 from sterna.cli.evaluate import evaluate
 from sterna.cli.export import export
@@ -78,5 +79,5 @@ def _options(
     del version
 
 
-for _command in (compress, evaluate, run, inspect, transcode, export, info):
+for _command in (compress, evaluate, run, inspect, transcode, export, benchmark, info):
     app.command()(_command)

@@ -52,7 +52,7 @@ def export_onnx(
         MissingDependencyError: ``onnx``, or for int8 ``onnxruntime``, is not installed.
     """
     model = path_or_model if isinstance(path_or_model, TernaryModel) else read(path_or_model)
-    proto = onnx_model(find_graph(model, graph), model, shape=shape)
+    proto = onnx_model(find_graph(model.graphs, graph), model, shape=shape)
     if int8 is not None:
         from sterna.export.quantized_onnx import quantize
 
@@ -60,13 +60,12 @@ def export_onnx(
     return write_whole(Path(out), proto.SerializeToString(deterministic=True))
 
 
-def find_graph(model: TernaryModel, name: str = "") -> Graph:
+def find_graph(graphs: Sequence[Graph], name: str = "") -> Graph:
     """The graph of this name.
 
     Raises:
         SternaError: there is none; the text lists those that there are.
     """
-    graphs: Sequence[Graph] = getattr(model, "graphs", ())
     for candidate in graphs:
         if candidate.name == name:
             return candidate
