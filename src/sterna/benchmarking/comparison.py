@@ -43,6 +43,8 @@ class Row:
         isa: ``native`` or the cap.
         milliseconds: of a run, the median over rounds.
         spread: their interquartile range.
+        cpu_milliseconds: time that all its threads together kept processors busy in a run, the median over rounds; on a
+            machine that does other things meanwhile, what one thread would take alone.
         images_per_second: at the median.
         ratio: of its time to that of Sterna with the same instruction sets, the median over rounds; above 1, Sterna is
             faster.
@@ -58,6 +60,7 @@ class Row:
     isa: str
     milliseconds: float
     spread: float
+    cpu_milliseconds: float
     images_per_second: float
     ratio: float | None
     ratio_spread: float | None
@@ -301,6 +304,7 @@ def _row(
         isa=entry.isa,
         milliseconds=time.median,
         spread=time.interquartile,
+        cpu_milliseconds=Spread.of(entry.process.cpu_ms).median if entry.process is not None else 0.0,
         images_per_second=1e3 * batch / time.median,
         ratio=compared.median if compared is not None else None,
         ratio_spread=compared.interquartile if compared is not None else None,

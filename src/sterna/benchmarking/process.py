@@ -27,10 +27,14 @@ class EngineProcess:
     Args:
         engine: which.
         job: what it is to do.
+
+    Attributes:
+        cpu_ms: milliseconds of processors, all threads together, that a run took, for each :meth:`time`.
     """
 
     def __init__(self, engine: type[Engine], job: Job) -> None:
         self.name = engine.name
+        self.cpu_ms: list[float] = []
         # What it prints is kept: the last line may say why it died.
         self._log = (Path(job.folder) / f"{engine.name}-{job.isa or 'native'}-{job.activations}.log").open("w+b")
         self._process = subprocess.Popen(
@@ -84,7 +88,9 @@ class EngineProcess:
 
     def time(self, runs: int) -> float:
         """Milliseconds of one of so many runs."""
-        return float(self.ask("time", runs=runs)["ms"])
+        answer = self.ask("time", runs=runs)
+        self.cpu_ms.append(float(answer["cpu_ms"]))
+        return float(answer["ms"])
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
