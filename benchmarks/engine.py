@@ -69,8 +69,8 @@ def head(report: Report, batch: int, threads: int) -> list[str]:
     return [
         f"### {network}, {100 * report.sparsity:.0f} % zeros, batch {batch}, {threads} thread{'s' * (threads > 1)}",
         "",
-        "| engine | ms | spread | images/s | times Sterna | load, ms | peak, MiB | SQNR, dB |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| engine | ms | spread | CPU ms | images/s | times Sterna | load, ms | peak, MiB | SQNR, dB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
 
 
@@ -79,7 +79,7 @@ def line(row: Row) -> str:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     sqnr = "" if row.sqnr_db is None else f"{row.sqnr_db:.0f}"
     return (
-        f"| {name} | {row.milliseconds:.2f} | {row.spread:.2f} | {row.images_per_second:.1f} | {ratio} "
+        f"| {name} | {row.milliseconds:.2f} | {row.spread:.2f} | {row.cpu_milliseconds:.2f} | {row.images_per_second:.1f} | {ratio} "
         f"| {row.load_ms:.0f} | {row.peak_bytes / 2**20:.1f} | {sqnr} |"
     )
 

@@ -57,9 +57,9 @@ def benchmark(
     Every engine runs the same network on one random image (or batch), in a
     process of its own, with the same number of threads. In each round all
     run in turn, for at least 50 ms each; the table has medians over rounds
-    and their interquartile range, and the ratio to Sterna within rounds
-    (above 1: Sterna is faster). int8 peers are dense. Peak is memory above
-    that after imports. Engines that are not installed are left out and
+    and their interquartile range, the time that processors were busy, and
+    the ratio to Sterna within rounds (above 1: Sterna is faster). int8
+    peers are dense. Peak is memory above that after imports. Engines that are not installed are left out and
     named.
 
     Examples:
@@ -141,13 +141,14 @@ def _print_report(report: Report) -> None:
     ]
     console.print(output.pairs(rows))
     console.print()
-    columns = ("engine", "ms", "spread", "images/s", "times Sterna", "load ms", "peak MiB", "SQNR dB")
+    columns = ("engine", "ms", "spread", "CPU ms", "images/s", "times Sterna", "load ms", "peak MiB", "SQNR dB")
     table = output.table(columns, numbers=columns[1:])
     for row in report.rows:
         table.add_row(
             row.name,
             f"{row.milliseconds:.2f}",
             f"{row.spread:.2f}",
+            f"{row.cpu_milliseconds:.2f}",
             f"{row.images_per_second:.1f}",
             "" if row.ratio is None else f"{row.ratio:.2f}",
             f"{row.load_ms:.0f}",
