@@ -79,8 +79,8 @@ def line(row: Row) -> str:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     sqnr = "" if row.sqnr_db is None else f"{row.sqnr_db:.0f}"
     return (
-        f"| {name} | {row.milliseconds:.2f} | {row.spread:.2f} | {row.cpu_milliseconds:.2f} | {row.images_per_second:.1f} | {ratio} "
-        f"| {row.load_ms:.0f} | {row.peak_bytes / 2**20:.1f} | {sqnr} |"
+        f"| {name} | {row.milliseconds:.2f} | {row.spread:.2f} | {row.cpu_milliseconds:.2f} "
+        f"| {row.images_per_second:.1f} | {ratio} | {row.load_ms:.0f} | {row.peak_bytes / 2**20:.1f} | {sqnr} |"
     )
 
 

@@ -59,8 +59,8 @@ def benchmark(
     run in turn, for at least 50 ms each; the table has medians over rounds
     and their interquartile range, the time that processors were busy, and
     the ratio to Sterna within rounds (above 1: Sterna is faster). int8
-    peers are dense. Peak is memory above that after imports. Engines that are not installed are left out and
-    named.
+    peers are dense. Loading ends with a first run; peak is memory above that
+    after imports. Engines that are not installed are left out and named.
 
     Examples:
       sterna benchmark model.sterna
