@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ from graphs import small_network
 
 from sterna import save
 from sterna.benchmarking import benchmark, peers, profile_layers
-from sterna.benchmarking.comparison import sqnr_db
+from sterna.benchmarking.comparison import _base, _Entry, sqnr_db
 from sterna.benchmarking.layers import rows_of
-from sterna.benchmarking.peers import ENGINES, ISA_FLAGS, ONEDNN_CAPS, Job, OpenVino
+from sterna.benchmarking.peers import ENGINES, ISA_FLAGS, ONEDNN_CAPS, Job, OpenVino, Sterna
 from sterna.benchmarking.process import EngineError, EngineProcess
 from sterna.benchmarking.ranges import ranges_for_timing
 from sterna.benchmarking.rounds import Spread, ratio, runs_in_a_turn, take_turns
@@ -117,9 +117,38 @@ def test_instruction_sets_and_activations_are_rows_of_their_own(file: Path, monk
         session="fake_session:FakeSession",
     )  # fmt: skip
     assert [row.name for row in report.rows] == ["sterna", "sterna-int8", "sterna@avx2", "sterna-int8@avx2"]
-    assert [row.ratio for row in report.rows][1::2] == [1.0, 1.0]
+    assert [row.ratio for row in report.rows] == [1.0] * 4
     reason = "the processor has no avx512_vnni"
     assert report.left_out == (("sterna@avx512", reason), ("sterna-int8@avx512", reason))
+
+
+@pytest.mark.parametrize(
+    ("engine", "isa", "base"),
+    [
+        ("openvino", "", "sterna"),
+        ("openvino-int8", "", "sterna-int8"),
+        ("openvino-int8", "avx2", "sterna-int8@avx2"),
+        ("openvino", "avx2vnni", "sterna@avx2"),
+        ("openvino-bf16", "avx512bf16", "sterna@avx2"),
+        ("sterna", "", "sterna"),
+    ],
+)
+def test_an_engine_is_compared_with_the_sterna_of_its_kind(engine: str, isa: str, base: str) -> None:
+    plain = Job(file="", shape=(1,), threads=1, folder="")
+    ours = [
+        _Entry(Sterna, replace(plain, isa=own, activations=kind), label)
+        for own, kind, label in (
+            ("", "float32", "sterna"),
+            ("", "int8", "sterna-int8"),
+            ("avx2", "float32", "sterna@avx2"),
+            ("avx2", "int8", "sterna-int8@avx2"),
+        )
+    ]
+    entry = ours[0] if engine == "sterna" else _Entry(ENGINES[engine], replace(plain, isa=isa), "other")
+    found = _base(entry, [*ours, entry])
+    assert found is not None
+    assert found.label == base
+    assert _base(_Entry(OpenVino, plain, "alone"), []) is None
 
 
 def asked(file: Path, folder: Path, engine: str = "sterna", **options: object) -> np.ndarray:
@@ -238,8 +267,6 @@ def test_pytorch_computes_the_network_that_the_file_names(tmp_path: Path) -> Non
 
 
 def test_ranges_are_those_of_the_file_or_of_what_is_computed(file: Path) -> None:
-    from dataclasses import replace
-
     graph = small_network().graphs[0]
     images = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
     ranges = ranges_for_timing(file, graph, images)

@@ -46,8 +46,8 @@ class Row:
         cpu_milliseconds: time that all its threads together kept processors busy in a run, the median over rounds; on a
             machine that does other things meanwhile, what one thread would take alone.
         images_per_second: at the median.
-        ratio: of its time to that of Sterna with the same instruction sets, the median over rounds; above 1, Sterna is
-            faster.
+        ratio: of its time to that of Sterna with the same instruction sets and, if Sterna runs with both, the same kind
+            of activations, the median over rounds; above 1, Sterna is faster.
         ratio_spread: the interquartile range of that.
         load_ms: from file to the end of a first run; packages are imported before.
         peak_bytes: highest resident memory while loading and running, above that after the imports.
@@ -316,16 +316,19 @@ def _row(
 
 
 def _base(entry: _Entry, running: Sequence[_Entry]) -> _Entry | None:
-    """The Sterna that an engine is compared with: the strongest instruction sets that are not beyond its own.
+    """The Sterna that an engine is compared with; Sterna itself with itself.
 
-    Of two with other activations it is the last, int8 where both run.
+    That with the strongest instruction sets that are not beyond the engine's own. Where Sterna runs with both kinds of
+    activations, int8 engines are compared with int8, and the others with float32.
     """
-    order = [*ONEDNN_CAPS, NATIVE]
-    ours = [other for other in running if other.engine is Sterna]
-    allowed = [other for other in ours if order.index(other.isa) <= order.index(entry.isa)]
     if entry.engine is Sterna:
-        allowed = [other for other in allowed if other.isa == entry.isa]
-    return max(allowed, key=lambda other: (order.index(other.isa), other.job.activations == "int8"), default=None)
+        return entry
+    order = [*ONEDNN_CAPS, NATIVE]
+    allowed = [
+        other for other in running if other.engine is Sterna and order.index(other.isa) <= order.index(entry.isa)
+    ]
+    wanted = "int8" if entry.engine.is_int8 else "float32"
+    return max(allowed, key=lambda other: (order.index(other.isa), other.job.activations == wanted), default=None)
 
 
 def sqnr_db(exact: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:

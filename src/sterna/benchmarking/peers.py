@@ -89,12 +89,14 @@ class Engine:
         packages: that it imports.
         needs_onnx: whether it starts from the network in ONNX.
         caps: instruction sets that it can be told to use at most.
+        is_int8: whether it computes with 8 bits.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     needs_onnx: ClassVar[bool] = True
     caps: ClassVar[tuple[str, ...]] = ()
+    is_int8: ClassVar[bool] = False
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -240,6 +242,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
     """ONNX Runtime, int8: its static quantization, a scale for each filter, signed weights, unsigned activations."""
 
     name = "onnxruntime-int8"
+    is_int8 = True
 
     def prepare(self) -> None:
         """Quantize."""
@@ -306,6 +309,7 @@ class OpenVinoInt8(OpenVino):
     """
 
     name = "openvino-int8"
+    is_int8 = True
     precision = ""
 
     @classmethod
