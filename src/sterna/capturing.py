@@ -7,8 +7,11 @@ A graph names tensors by their ``state_dict`` names without parametrizations, as
 from __future__ import annotations
 
 import copy
+import logging
 import operator
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -162,7 +165,9 @@ def _capture(model: nn.Module, shape: tuple[int, ...], name: str, outputs: tuple
     problem: Exception | None = None
     for sizes in free:
         try:
-            exported = torch.export.export(model.eval(), (example,), dynamic_shapes=None if sizes is None else (sizes,))
+            with _quiet():
+                shapes = None if sizes is None else (sizes,)
+                exported = torch.export.export(model.eval(), (example,), dynamic_shapes=shapes)
             return _map(exported, graph_input, name, outputs)
         # Exporting runs the model's own forward: it may fail in any way.
         except Exception as error:
@@ -173,6 +178,19 @@ def _capture(model: nn.Module, shape: tuple[int, ...], name: str, outputs: tuple
         raise SternaError(f"{what} has operations that no graph holds: {problem}") from None
     reason = str(problem).strip().split("\n", 1)[0] or type(problem).__name__
     raise SternaError(f"PyTorch cannot export {what}: {reason}") from problem
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch reports about sizes that it could not compare, which is no problem of the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _map(exported: ExportedProgram, graph_input: GraphInput, name: str, outputs: tuple[str, ...] | None) -> Graph:
