@@ -271,6 +271,9 @@ def _pool(operator: str) -> Handler:
     def handler(tape: Tape, given: Arguments, _: fx.Node) -> int:
         if given.get("divisor_override") is not None:
             raise Unsupported("with another divisor")
+        if operator == "avg_pool2d" and list(_pair(given["kernel_size"])) == shape_of(given["self"])[2:]:
+            # Over the whole image, whatever its size.
+            return tape.add("adaptive_avg_pool2d", [tape.value(given["self"])], {"height": 1, "width": 1})
         attributes = {
             **_named_pair("kernel", given["kernel_size"]),
             **_named_pair("stride", given["stride"] or given["kernel_size"]),

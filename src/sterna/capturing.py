@@ -7,11 +7,12 @@ A graph names tensors by their ``state_dict`` names without parametrizations, as
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import operator
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from sterna.graph import Graph, GraphInput, Node
 # Places that are named for an operation that no graph holds.
 _LISTED = 3
 _BATCH = 2  # sizes of 0 and 1 mean other things than all others
+_ANY_SIZE = 64
 
 
 @torch.no_grad()
@@ -68,8 +70,11 @@ def capture_detector(model: nn.Module) -> tuple[Graph, ...]:
     Raises:
         SternaError: another kind of model, or as :func:`capture`.
     """
-    if not hasattr(model, "backbone") or not (hasattr(model, "rpn") or hasattr(model, "head")):
-        raise SternaError(f"{type(model).__name__} is no detector of a kind that can be captured")
+    from torchvision.models.detection import FasterRCNN, RetinaNet
+
+    if not isinstance(model, FasterRCNN | RetinaNet):
+        allowed = "FasterRCNN, MaskRCNN, KeypointRCNN and RetinaNet"
+        raise SternaError(f"{type(model).__name__} cannot be captured, allowed are torchvision's {allowed}")
     plain = _plain_copy(model)
     detector: Any = plain
     if hasattr(detector, "rpn"):
@@ -77,7 +82,7 @@ def capture_detector(model: nn.Module) -> tuple[Graph, ...]:
     else:
         paths = ("head.classification_head.cls_logits", "head.regression_head.bbox_reg")
     # The names of the levels are in no attribute: a small image tells them.
-    levels = tuple(detector.backbone(torch.zeros(1, 3, 64, 64)))
+    levels = tuple(detector.backbone(torch.zeros(1, 3, _ANY_SIZE, _ANY_SIZE)))
     names = tuple(f"{path}.{level}" for path in ("backbone", *paths) for level in levels)
     graphs = [_capture(_Backbone(plain), (3, 0, 0), "backbone", names)]
     for part, outputs in _REGION_HEADS.items():
@@ -106,6 +111,7 @@ class _Backbone(nn.Module):
             self.rpn.head = detector.rpn.head
         else:
             self.head = detector.head
+        self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Levels of the pyramid, then one head's outputs of all levels, then the other's."""
@@ -132,6 +138,7 @@ class _RegionHead(nn.Module):
         for name in (f"{part}_head", f"{part}_predictor"):
             setattr(self.roi_heads, name, getattr(detector.roi_heads, name))
         self._part = part
+        self.eval()
 
     def forward(self, regions: Tensor) -> Any:
         """What the predictor makes of pooled regions ``(n, channels, size, size)``."""
@@ -143,6 +150,8 @@ def _plain_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation without parametrizations, on the CPU, with ordinary batch norms."""
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     for module in list(plain.modules()):
+        if "_original_forward" in module.__dict__:
+            module.__dict__.pop("forward")  # what a run puts around it: autocast, and the module that was copied
         if parametrize.is_parametrized(module):
             parametrizations: Any = module.parametrizations
             for tensor in list(parametrizations):
@@ -159,34 +168,42 @@ def _plain_copy(model: nn.Module) -> nn.Module:
 
 def _capture(model: nn.Module, shape: tuple[int, ...], name: str, outputs: tuple[str, ...] | None) -> Graph:
     graph_input = GraphInput("input", shape)
-    example = torch.zeros(_BATCH, *(size or 64 for size in shape))
-    # With fewer free sizes, more is known while a network is exported, as by how much it pads.
-    free = [{0: Dim.AUTO, **dict.fromkeys(range(2, 1 + len(shape)), Dim.AUTO)}, {0: Dim.AUTO}, None]
-    problem: Exception | None = None
-    for sizes in free:
+    example = torch.zeros(_BATCH, *(size or _ANY_SIZE for size in shape))
+
+    def attempt(sizes: dict[int, Any] | None) -> Graph:
+        with _quiet():
+            exported = torch.export.export(model, (example,), dynamic_shapes=None if sizes is None else (sizes,))
+        return _map(exported, graph_input, name, outputs)
+
+    # Exporting runs the model's own forward: it may fail in any way.
+    try:
+        graph = attempt({0: Dim.AUTO})
+    except SternaError as error:
+        raise SternaError(f"{_named(name)} has operations that no graph holds: {error}") from None
+    except Exception:
         try:
-            with _quiet():
-                shapes = None if sizes is None else (sizes,)
-                exported = torch.export.export(model.eval(), (example,), dynamic_shapes=shapes)
-            return _map(exported, graph_input, name, outputs)
-        # Exporting runs the model's own forward: it may fail in any way.
+            graph = attempt(None)
         except Exception as error:
-            if problem is None or isinstance(error, SternaError):
-                problem = error
-    what = f"the network{f' {name!r}' if name else ''}"
-    if isinstance(problem, SternaError):
-        raise SternaError(f"{what} has operations that no graph holds: {problem}") from None
-    reason = str(problem).strip().split("\n", 1)[0] or type(problem).__name__
-    raise SternaError(f"PyTorch cannot export {what}: {reason}") from problem
+            reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+            raise SternaError(f"PyTorch cannot export {_named(name)}: {reason}") from error
+    if any(node.operator.startswith("resize_") for node in graph.nodes):
+        # Sizes that follow from the input's are seen as such if those are free, which takes longer to export.
+        with suppress(Exception):
+            graph = attempt(dict.fromkeys((0, *range(2, 1 + len(shape))), Dim.AUTO))
+    return graph
+
+
+def _named(name: str) -> str:
+    return f"the network {name!r}" if name else "the network"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what PyTorch reports about sizes that it could not compare, which is no problem of the user."""
+    """Without PyTorch's reports about what it could not find out, which are no matter of the user."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
