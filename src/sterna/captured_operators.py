@@ -35,6 +35,21 @@ class Cell:
     is_stale: bool = False
 
 
+@dataclass(frozen=True)
+class Refused:
+    """An operation that no graph holds, in the place of a node.
+
+    Args:
+        text: what it is.
+        where: path of the module that it is in.
+        inputs: values that it uses.
+    """
+
+    text: str
+    where: str
+    inputs: tuple[int, ...]
+
+
 class Tape:
     """The nodes of a graph that is being made.
 
@@ -46,7 +61,7 @@ class Tape:
     def __init__(self, parameters: Mapping[fx.Node, str], inputs: Sequence[fx.Node]) -> None:
         self.parameters = parameters
         self.cells = {node: Cell(value) for value, node in enumerate(inputs)}
-        self.nodes: list[Node | str] = []  # a text is an operation that is not supported
+        self.nodes: list[Node | Refused] = []
         self._first = len(inputs)
 
     def value(self, node: Any) -> int:
@@ -79,10 +94,11 @@ class Tape:
         self.nodes.append(Node(operator, tuple(inputs), tuple(parameters), ordered))
         return self._first + len(self.nodes) - 1
 
-    def refuse(self, text: str) -> int:
-        """Append an operation that is not supported; it matters only if an output needs it."""
-        self.nodes.append(text)
-        return self._first + len(self.nodes) - 1
+    def refuse(self, node: fx.Node, text: str, where: str) -> None:
+        """Append an operation that no graph holds; it matters only if an output needs it."""
+        inputs = tuple(self.cells[used].value for used in node.all_input_nodes if used in self.cells)
+        self.nodes.append(Refused(text, where, inputs))
+        self.cells[node] = Cell(self._first + len(self.nodes) - 1)
 
     def producer(self, value: int) -> Node | None:
         """The node that computes a value."""

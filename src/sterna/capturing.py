@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils import parametrize
 
-from sterna.captured_operators import Cell, Tape, Unsupported, handle
+from sterna.captured_operators import Refused, Tape, Unsupported, handle
 from sterna.errors import SternaError
 from sterna.folding import is_batch_norm
 from sterna.graph import Graph, GraphInput, Node
@@ -154,8 +154,12 @@ def _plain_copy(model: nn.Module) -> nn.Module:
             module.__dict__.pop("forward")  # what a run puts around it: autocast, and the module that was copied
         if parametrize.is_parametrized(module):
             parametrizations: Any = module.parametrizations
-            for tensor in list(parametrizations):
-                parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+            values = {name: getattr(module, name).detach().clone() for name in parametrizations}
+            # PyTorch's own removal would change the class, which the copied module shares.
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, value in values.items():
+                module.register_parameter(name, nn.Parameter(value, requires_grad=False))
     for path, module in list(plain.named_modules()):
         if is_batch_norm(module) and not isinstance(module, nn.modules.batchnorm._BatchNorm):
             frozen: Any = module  # computes with vectors what is exported as one operation of an ordinary one
@@ -239,21 +243,16 @@ def _map_node(tape: Tape, node: fx.Node) -> None:
     except Unsupported as reason:
         where = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())[-1][0]
         named = " ".join(text for text in (str(node.target).removesuffix(".default"), str(reason)) if text)
-        tape.cells[node] = Cell(tape.refuse(f"{named}\n{where}"))
+        tape.refuse(node, named, where)
 
 
 def _pruned(tape: Tape, graph_input: GraphInput, name: str, outputs: list[tuple[str, int]]) -> Graph:
     """Without the nodes that no output needs."""
     needed = {value for _, value in outputs}
-    refused: list[str] = []
     for place in reversed(range(len(tape.nodes))):
-        node = tape.nodes[place]
-        if place + 1 not in needed:
-            continue
-        if isinstance(node, Node):
-            needed.update(node.inputs)
-        else:
-            refused.insert(0, node)
+        if place + 1 in needed:
+            needed.update(tape.nodes[place].inputs)
+    refused = [node for place, node in enumerate(tape.nodes) if place + 1 in needed and isinstance(node, Refused)]
     if refused:
         raise SternaError(_listed(refused))
     kept = [place for place in range(len(tape.nodes)) if place + 1 in needed]
@@ -266,14 +265,13 @@ def _pruned(tape: Tape, graph_input: GraphInput, name: str, outputs: list[tuple[
     return Graph(name, (graph_input,), nodes, tuple((output, renumbered[value]) for output, value in outputs))
 
 
-def _listed(refused: list[str]) -> str:
+def _listed(refused: list[Refused]) -> str:
     """Each operation once, with the first places where it is."""
-    places: dict[str, list[str]] = {}
-    for text in refused:
-        named, _, where = text.partition("\n")
-        places.setdefault(named, []).append(repr(where) if where else "the top")
+    places: dict[str, dict[str, None]] = {}
+    for operation in refused:
+        places.setdefault(operation.text, {})[repr(operation.where) if operation.where else "the top"] = None
     texts = []
-    for named, found in places.items():
+    for text, found in places.items():
         more = f" and {len(found) - _LISTED} more places" if len(found) > _LISTED else ""
-        texts.append(f"{named} at {', '.join(found[:_LISTED])}{more}")
+        texts.append(f"{text} at {', '.join(list(found)[:_LISTED])}{more}")
     return "; ".join(texts)
