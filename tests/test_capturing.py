@@ -26,7 +26,7 @@ SMALL = ["cifar_resnet20", "torchvision:resnet18", "torchvision:mobilenet_v3_sma
 LARGE = [
     "torchvision:resnet50", "torchvision:resnext50_32x4d", "torchvision:mobilenet_v2", "torchvision:regnet_x_400mf",
     "torchvision:regnet_y_400mf", "torchvision:efficientnet_b0", "torchvision:vgg11_bn", "torchvision:densenet121",
-    "torchvision:mnasnet0_5", "torchvision:googlenet",
+    "torchvision:mnasnet0_5",
 ]  # fmt: skip
 TIMM = [
     "timm:resnet18", "timm:resnet50d", "timm:efficientnet_b0", "timm:tf_efficientnet_b0", "timm:mobilenetv3_small_050",

@@ -272,6 +272,6 @@ def _listed(refused: list[Refused]) -> str:
         places.setdefault(operation.text, {})[repr(operation.where) if operation.where else "the top"] = None
     texts = []
     for text, found in places.items():
-        more = f" and {len(found) - _LISTED} more places" if len(found) > _LISTED else ""
+        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         texts.append(f"{text} at {', '.join(list(found)[:_LISTED])}{more}")
     return "; ".join(texts)
