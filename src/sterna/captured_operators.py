@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from sterna.graph import MAX_INPUTS, OPERATORS, Attribute, Node
 
@@ -366,7 +366,7 @@ def _pad(tape: Tape, given: Arguments, _: fx.Node) -> int | Cell:
 
 
 def _upsample(mode: str) -> Handler:
-    def handler(tape: Tape, given: Arguments, _: fx.Node) -> int:
+    def handler(tape: Tape, given: Arguments, node: fx.Node) -> int:
         value = tape.value(given["input"] if "input" in given else given["self"])
         corners = {"align_corners": int(given.get("align_corners", False))}
         factors, sizes = given.get("scale_factors"), given["output_size"]
@@ -375,7 +375,7 @@ def _upsample(mode: str) -> Handler:
                 raise Unsupported(f"by {list(factors)}")
             height, width = (int(factor) for factor in factors)
             return tape.add(f"upsample_{mode}", [value], {"factor_height": height, "factor_width": width, **corners})
-        like = _tensor_of_sizes(sizes)
+        like = _image_like(tape, node)
         if like is not None:
             return tape.add(f"resize_{mode}", [value, tape.value(like)], {"height": 0, "width": 0, **corners})
         height, width = _pair(sizes)
@@ -384,12 +384,15 @@ def _upsample(mode: str) -> Handler:
     return handler
 
 
-def _tensor_of_sizes(sizes: Any) -> fx.Node | None:
-    """The image whose height and width these two numbers are."""
-    if not all(isinstance(size, fx.Node) and _bound(size)[0] == "sym_size" for size in sizes):
+def _image_like(tape: Tape, node: fx.Node) -> fx.Node | None:
+    """The image computed last whose height and width are those of the result, whatever the input's are."""
+    wanted = shape_of(node)[2:]
+    if all(isinstance(size, int) for size in wanted):
         return None
-    (image, rows), (other, columns) = (size.args for size in sizes)
-    return image if image is other and (rows, columns) == (2, 3) else None
+    for other in reversed(tape.cells):
+        if isinstance(other.meta["val"], Tensor) and len(shape_of(other)) == 4 and shape_of(other)[2:] == wanted:
+            return other
+    return None
 
 
 def _softmax(tape: Tape, given: Arguments, node: fx.Node) -> int:
