@@ -1,4 +1,4 @@
-// The only place that knows both Python and the core.
+// The core for Python; the engine is in engine.cpp.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/engine.h"
 #include "core/codec/byte_model.h"
 #include "core/codec/number_coder.h"
 #include "core/codec/text_coder.h"
@@ -250,4 +251,5 @@ NB_MODULE(_core, module) {
         .def("arrays", &FileReader::arrays)
         .def("read_trits", &FileReader::read_trits, nb::arg("chunk"), nb::arg("trits"))
         .def("read_arrays", &FileReader::read_arrays, nb::arg("section"), nb::arg("outputs"));
+    bind_engine(module);
 }

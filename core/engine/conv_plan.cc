@@ -1,0 +1,266 @@
+#include "core/engine/conv_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sterna {
+namespace {
+
+constexpr float kInt8Largest = 127.0f;
+
+// A tap's row or column in the planes that are read: phase, and pixels from the output's.
+struct Tap {
+    std::int64_t phase = 0, shift = 0;
+};
+Tap tap(std::uint32_t index, std::uint32_t dilation, std::uint32_t pad, std::uint32_t stride) {
+    const std::int64_t at = std::int64_t{index} * dilation - pad;
+    const std::int64_t phase = ((at % stride) + stride) % stride;
+    return {phase, (at - phase) / stride};
+}
+
+class ConvPlanner {
+  public:
+    explicit ConvPlanner(const ConvRequest& request) : request_(request) {}
+
+    Step run(bool prefers_dense) {
+        const Weights& weights = *request_.weights;
+        const bool is_signs = weights.kind == Weights::Kind::kSigns;
+        make_taps();
+        const std::uint32_t in_group = request_.input.channels / request_.shape.groups;
+        const bool is_depthwise = in_group == 1 && request_.shape.groups > 1;
+        const bool is_integer = request_.element == Element::kUint8;
+        step_.conv.filters_per_group = weights.filters / request_.shape.groups;
+        step_.conv.group_stride = group_stride_;
+        step_.units = weights.filters;
+        const std::uint64_t pixels = std::uint64_t{request_.output.height} * request_.output.width * request_.images;
+        step_.operations = pixels * (is_signs ? weights.nonzeros() : std::uint64_t{weights.filters} * weights.width);
+        if (is_depthwise && !request_.is_few) {
+            step_.kind = StepKind::kDepthwise;
+            step_.conv.filters_per_channel = step_.conv.filters_per_group;
+            step_.conv.taps = taps_;
+            if (is_integer && taps_.size() % 2 != 0) step_.conv.taps.push_back(taps_.back());
+            make_rows(step_.conv.taps.size());
+        } else if (is_signs && !prefers_dense) {
+            step_.kind = request_.is_few ? StepKind::kGather : StepKind::kSparse;
+            make_lists();
+        } else if (request_.is_few) {
+            step_.kind = StepKind::kDot;
+            make_dot_weights();
+        } else {
+            step_.kind = StepKind::kDense;
+            make_blocks();
+        }
+        make_epilogue();
+        return std::move(step_);
+    }
+
+  private:
+    // Offsets of all places of a filter, from the first channel of its group.
+    void make_taps() {
+        const ConvShape& shape = request_.shape;
+        const Geometry& geometry = *request_.geometry;
+        const std::int64_t phases =
+            request_.is_split ? std::int64_t{shape.stride_height} * shape.stride_width : 1;
+        const std::int64_t plane = static_cast<std::int64_t>(geometry.plane_stride);
+        const std::uint32_t channels = request_.input.channels / shape.groups;
+        for (std::uint32_t channel = 0; channel < channels; ++channel) {
+            for (std::uint32_t y = 0; y < shape.kernel_height; ++y) {
+                const Tap row = tap(y, shape.dilation_height, shape.pad_top, shape.stride_height);
+                for (std::uint32_t x = 0; x < shape.kernel_width; ++x) {
+                    const Tap column = tap(x, shape.dilation_width, shape.pad_left, shape.stride_width);
+                    const std::int64_t phase = row.phase * shape.stride_width + column.phase;
+                    const std::int64_t offset = (channel * phases + phase) * plane +
+                                                row.shift * static_cast<std::int64_t>(geometry.pitch) + column.shift;
+                    taps_.push_back(static_cast<std::int32_t>(offset));
+                }
+            }
+        }
+        group_stride_ = static_cast<std::size_t>(channels * phases * plane);
+    }
+
+    // Lists of offsets, cut so that sums of bytes fit int16: 128 additions of at most 255 are 32,640, so many subtractions as
+    // much below 0, and what lies between fits too.
+    static_assert(kMaxTerms * 255 <= 32767);
+
+    void make_lists() {
+        const Weights& weights = *request_.weights;
+        ConvData& data = step_.conv;
+        const bool is_integer = request_.element == Element::kUint8;
+        for (std::uint32_t filter = 0; filter < weights.filters; ++filter) {
+            const auto base =
+                static_cast<std::int32_t>(filter / data.filters_per_group * group_stride_);
+            const std::uint32_t* const places = weights.places.data() + weights.begin[filter];
+            const std::uint32_t added = weights.positive[filter];
+            const std::uint32_t all = weights.begin[filter + 1] - weights.begin[filter];
+            const std::uint32_t subtracted = all - added;
+            std::uint32_t chunks = 1;
+            if (is_integer) chunks = std::max(1u, (std::max(added, subtracted) + kMaxTerms - 1) / kMaxTerms);
+            data.offset_begin.push_back(static_cast<std::uint32_t>(data.offsets.size()));
+            data.chunk_begin.push_back(static_cast<std::uint32_t>(data.chunks.size()));
+            std::uint32_t next_added = 0, next_subtracted = 0;
+            for (std::uint32_t i = 0; i < chunks; ++i) {
+                const std::uint32_t end_added = std::min(added, next_added + share(added, chunks));
+                const std::uint32_t end_subtracted = std::min(subtracted, next_subtracted + share(subtracted, chunks));
+                data.chunks.push_back({end_added - next_added, end_subtracted - next_subtracted});
+                for (; next_added < end_added; ++next_added) data.offsets.push_back(base + taps_[places[next_added]]);
+                for (; next_subtracted < end_subtracted; ++next_subtracted) {
+                    data.offsets.push_back(base + taps_[places[added + next_subtracted]]);
+                }
+            }
+        }
+        data.chunk_begin.push_back(static_cast<std::uint32_t>(data.chunks.size()));
+        data.offsets.shrink_to_fit();
+    }
+
+    static std::uint32_t share(std::uint32_t count, std::uint32_t chunks) { return (count + chunks - 1) / chunks; }
+
+    // The weights of a filter as kernels multiply with them: in integer inference whole numbers of 8 bits.
+    void read_filter(std::uint32_t filter, bool is_integer, std::vector<float>& to) {
+        const Weights& weights = *request_.weights;
+        to.resize(weights.width);
+        weights.read_filter(filter, to.data());
+        if (!is_integer || weights.kind != Weights::Kind::kFloat) return;
+        const float scale = filter_scale(filter);
+        for (float& weight : to) {
+            weight = scale > 0.0f ? std::nearbyint(weight / scale) : 0.0f;
+        }
+    }
+
+    // What the sums of a filter are multiplied with before everything else.
+    float filter_scale(std::uint32_t filter) const {
+        const Weights& weights = *request_.weights;
+        if (weights.kind != Weights::Kind::kFloat || request_.element != Element::kUint8) return weights.scale[filter];
+        float largest = 0.0f;
+        for (std::size_t i = 0; i < weights.width; ++i) {
+            largest = std::max(largest, std::fabs(weights.real[filter * weights.width + i]));
+        }
+        return largest / kInt8Largest;
+    }
+
+    // One filter after the other, with weights of zero up to `width`.
+    void make_rows(std::size_t width) {
+        const bool is_integer = request_.element == Element::kUint8;
+        std::vector<float> row;
+        for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
+            read_filter(filter, is_integer, row);
+            row.resize(width, 0.0f);
+            if (is_integer) {
+                for (const float weight : row) step_.conv.shorts.push_back(static_cast<std::int16_t>(weight));
+            } else {
+                step_.conv.floats.insert(step_.conv.floats.end(), row.begin(), row.end());
+            }
+        }
+    }
+
+    void make_dot_weights() {
+        ConvData& data = step_.conv;
+        data.taps = taps_;
+        // Neighbours at equal distances need no list.
+        data.tap_stride = taps_.size() > 1 ? static_cast<std::size_t>(std::max(0, taps_[1] - taps_[0])) : 1;
+        for (std::size_t i = 0; i < taps_.size(); ++i) {
+            if (taps_[i] != static_cast<std::int32_t>(i * data.tap_stride)) data.tap_stride = 0;
+        }
+        make_rows(taps_.size());
+    }
+
+    // Blocks of filters; those that are missing in a group's last block have weights of zero.
+    void make_blocks() {
+        const bool is_integer = request_.element == Element::kUint8;
+        ConvData& data = step_.conv;
+        data.taps = taps_;
+        // Those that are missing in the last taps that are taken together have weights of zero.
+        const std::uint32_t together = is_integer ? request_.dense_taps : 1;
+        while (data.taps.size() % together != 0) data.taps.push_back(data.taps.back());
+        const std::size_t taps = data.taps.size();
+        const std::uint32_t groups = request_.shape.groups;
+        data.blocks_per_group = (data.filters_per_group + kFiltersPerBlock - 1) / kFiltersPerBlock;
+        step_.units = data.blocks_per_group * groups;
+        const std::size_t count = std::size_t{step_.units} * taps * kFiltersPerBlock;
+        if (!is_integer) {
+            data.floats.assign(count, 0.0f);
+        } else if (together == 2) {
+            data.shorts.assign(count, 0);
+        } else {
+            data.bytes.assign(count, 0);
+        }
+        std::vector<float> row;
+        for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
+            read_filter(filter, is_integer, row);
+            const std::uint32_t in_group = filter % data.filters_per_group;
+            const std::size_t block =
+                filter / data.filters_per_group * data.blocks_per_group + in_group / kFiltersPerBlock;
+            const std::size_t f = in_group % kFiltersPerBlock;
+            for (std::size_t i = 0; i < row.size(); ++i) {
+                const std::size_t at = block * taps * kFiltersPerBlock +
+                                       (i / together * kFiltersPerBlock + f) * together + i % together;
+                if (!is_integer) {
+                    data.floats[at] = row[i];
+                } else if (together == 2) {
+                    data.shorts[at] = static_cast<std::int16_t>(row[i]);
+                } else {
+                    data.bytes[at] = static_cast<std::int8_t>(row[i]);
+                }
+            }
+        }
+    }
+
+    void make_epilogue() {
+        const bool is_integer = request_.element == Element::kUint8;
+        const float step = is_integer ? request_.input_levels.step : 1.0f;
+        std::vector<float> row;
+        for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
+            float scale = filter_scale(filter) * step;
+            float shift = request_.bias != nullptr ? request_.bias->real[filter] : 0.0f;
+            if (request_.affine_scale != nullptr) {
+                scale *= request_.affine_scale->real[filter];
+                shift = shift * request_.affine_scale->real[filter] + request_.affine_shift->real[filter];
+            }
+            step_.conv.scale.push_back(scale);
+            std::int32_t total = 0;
+            if (is_integer && request_.input_levels.zero != 0) {
+                read_filter(filter, true, row);
+                for (const float weight : row) total += static_cast<std::int32_t>(weight);
+            }
+            step_.conv.excess.push_back(request_.input_levels.zero * total);
+            step_.conv.shift.push_back(shift);
+        }
+    }
+
+    const ConvRequest& request_;
+    Step step_;
+    std::vector<std::int32_t> taps_;
+    std::size_t group_stride_ = 0;
+};
+
+}  // namespace
+
+ConvReach conv_reach(const ConvShape& conv, const Shape& input, const Shape& output) {
+    ConvReach reach;
+    reach.is_direct = conv.stride_height == 1 && conv.stride_width == 1 && input.height == output.height &&
+                      input.width == output.width;
+    const std::uint64_t all = std::uint64_t{conv.stride_height} * conv.stride_width;
+    for (std::uint32_t y = 0; y < conv.kernel_height; ++y) {
+        const std::int64_t row = tap(y, conv.dilation_height, conv.pad_top, conv.stride_height).phase;
+        for (std::uint32_t x = 0; x < conv.kernel_width; ++x) {
+            const std::int64_t column = tap(x, conv.dilation_width, conv.pad_left, conv.stride_width).phase;
+            reach.phases |= all > 64 ? ~std::uint64_t{0} : std::uint64_t{1} << (row * conv.stride_width + column);
+        }
+    }
+    for (std::uint32_t y = 0; y < conv.kernel_height; ++y) {
+        const std::int64_t shift = tap(y, conv.dilation_height, conv.pad_top, conv.stride_height).shift;
+        reach.top = std::max(reach.top, static_cast<std::uint32_t>(std::max<std::int64_t>(0, -shift)));
+        reach.bottom = std::max(reach.bottom, static_cast<std::uint32_t>(std::max<std::int64_t>(0, shift)));
+    }
+    for (std::uint32_t x = 0; x < conv.kernel_width; ++x) {
+        const std::int64_t shift = tap(x, conv.dilation_width, conv.pad_left, conv.stride_width).shift;
+        reach.left = std::max(reach.left, static_cast<std::uint32_t>(std::max<std::int64_t>(0, -shift)));
+        reach.right = std::max(reach.right, static_cast<std::uint32_t>(std::max<std::int64_t>(0, shift)));
+    }
+    return reach;
+}
+
+Step make_conv_step(const ConvRequest& request, bool prefers_dense) {
+    return ConvPlanner(request).run(prefers_dense);
+}
+
+}  // namespace sterna

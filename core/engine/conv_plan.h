@@ -1,0 +1,45 @@
+// Convolutions and linear layers as the kernels take them: offsets of planes, in lists of signs or with weights.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/engine/plan.h"
+
+namespace sterna {
+
+// How far beyond the pixels of its output a convolution reads, in rows and columns of the planes that it reads.
+struct ConvReach {
+    bool is_direct = false;  // stride 1 and an output of the input's size: the planes are those of the value
+    std::uint32_t top = 0, left = 0, bottom = 0, right = 0;
+    std::uint64_t phases = 0;  // bits of those that are read; all where there are more than 64
+
+    void include(const ConvReach& other) {
+        top = top > other.top ? top : other.top;
+        left = left > other.left ? left : other.left;
+        bottom = bottom > other.bottom ? bottom : other.bottom;
+        right = right > other.right ? right : other.right;
+    }
+};
+ConvReach conv_reach(const ConvShape& conv, const Shape& input, const Shape& output);
+
+struct ConvRequest {
+    const Weights* weights = nullptr;
+    const Weights* bias = nullptr;
+    const Weights* affine_scale = nullptr;
+    const Weights* affine_shift = nullptr;
+    ConvShape shape;
+    Shape input, output;
+    std::uint32_t images = 1;
+    Element element = Element::kFloat32;  // of the input
+    Levels input_levels;
+    const Geometry* geometry = nullptr;  // of the output, and of the planes that are read
+    bool is_split = false;
+    bool is_few = false;
+    std::uint32_t dense_taps = 2;  // that the dense kernel takes together of bytes
+};
+
+// Signs become lists, unless `prefers_dense`, which makes them weights like others.
+Step make_conv_step(const ConvRequest& request, bool prefers_dense);
+
+}  // namespace sterna

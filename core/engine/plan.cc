@@ -1,0 +1,456 @@
+// Makes a plan: geometry of all image sizes, a step for each group of nodes, and a place in the arena for each value.
+#include "core/engine/plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/engine/conv_plan.h"
+
+namespace sterna {
+namespace {
+
+// Fewer elements in a plane are computed one by one.
+constexpr std::uint32_t kFewImages = 8;
+// Layers with more than one weight in so many are also tried with a kernel that multiplies.
+constexpr std::uint64_t kSparseInverse = 4;
+// Planes are multiples of this, so that vectors of bytes may write their ends.
+constexpr std::size_t kPlaneElements = kAlignment;
+constexpr std::uint64_t kMaxArenaBytes = std::uint64_t{1} << 36;
+
+std::size_t round_up(std::size_t value, std::size_t unit) {
+    return (value + unit - 1) / unit * unit;
+}
+
+// The levels that hold a range: 0 to 255, or -127 to 127.
+Levels levels_of(const Range& range) {
+    Levels levels;
+    const bool is_signed = range.low < 0.0f;
+    levels.lowest = is_signed ? -127.0f : 0.0f;
+    levels.highest = is_signed ? 127.0f : 255.0f;
+    levels.step = (is_signed ? std::max(-range.low, range.high) : range.high) / levels.highest;
+    if (!(levels.step > 0.0f)) levels.step = 1.0f;
+    levels.inverse_step = 1.0f / levels.step;
+    levels.zero = is_signed ? 128 : 0;
+    return levels;
+}
+
+}  // namespace
+
+class Planner {
+  public:
+    Planner(const Graph& graph, WeightStore& weights, const EngineOptions& options, Plan& plan, std::string& problem)
+        : graph_(graph), weights_(weights), options_(options), plan_(plan), problem_(problem) {}
+
+    void run() {
+        shapes_ = infer_shapes(graph_, plan_.inputs_, weights_, problem_);
+        if (!problem_.empty()) return;
+        groups_ = fuse(graph_, shapes_);
+        if (options_.int8_activations && graph_.ranges.empty()) {
+            problem_ = "the graph has no ranges for 8-bit activations: it is not calibrated";
+            return;
+        }
+        for (const GraphOutput& output : graph_.outputs) plan_.outputs_.push_back(shapes_[output.value]);
+        make_geometries();
+        if (!problem_.empty()) return;
+        make_value_places();
+        for (std::uint32_t i = 0; i < graph_.inputs.size(); ++i) add_load(i);
+        for (const Group& group : groups_) {
+            add_group(group);
+            if (!problem_.empty()) return;
+        }
+        for (std::uint32_t i = 0; i < graph_.outputs.size(); ++i) add_store(i);
+        place_in_arena();
+    }
+
+    std::vector<Alternative> take_alternatives() { return std::move(alternatives_); }
+
+  private:
+    const GraphNode& node(const Group& group) const { return graph_.nodes[group.node]; }
+    static bool is_conv(const GraphNode& node) {
+        return node.op == Operator::kConv2d || node.op == Operator::kLinear;
+    }
+
+    std::uint32_t geometry_of(std::uint32_t height, std::uint32_t width) {
+        for (std::uint32_t i = 0; i < plan_.geometries_.size(); ++i) {
+            const Geometry& geometry = plan_.geometries_[i];
+            if (geometry.height == height && geometry.width == width) return i;
+        }
+        Geometry geometry;
+        geometry.height = height;
+        geometry.width = width;
+        plan_.geometries_.push_back(std::move(geometry));
+        return static_cast<std::uint32_t>(plan_.geometries_.size() - 1);
+    }
+
+    // What all convolutions read beyond rows and images decides how many zeros lie there.
+    void make_geometries() {
+        for (const Shape& shape : shapes_) geometry_of(shape.height, shape.width);
+        std::vector<ConvReach> direct(plan_.geometries_.size()), split(plan_.geometries_.size());
+        for (const Group& group : groups_) {
+            if (!is_conv(node(group))) continue;
+            const Weights& weights = *weights_.get(node(group).tensors[0], problem_);
+            const Shape& output = shapes_[group.value];
+            const ConvReach reach = conv_reach(conv_shape(node(group), weights), shapes_[node(group).inputs[0]], output);
+            (reach.is_direct ? direct : split)[geometry_of(output.height, output.width)].include(reach);
+        }
+        for (std::size_t i = 0; i < plan_.geometries_.size(); ++i) {
+            Geometry& geometry = plan_.geometries_[i];
+            // Zeros between rows serve both sides; where a value is split there may be pixels behind the last one.
+            geometry.pad_height = std::max({direct[i].top, direct[i].bottom, split[i].top + split[i].bottom});
+            geometry.pad_width = std::max({direct[i].left, direct[i].right, split[i].left + split[i].right});
+            geometry.pitch = std::size_t{geometry.width} + geometry.pad_width;
+            geometry.image_stride = (std::size_t{geometry.height} + geometry.pad_height) * geometry.pitch;
+            const std::size_t plane = plan_.images_ * geometry.image_stride;
+            if (is_few(geometry)) {
+                geometry.plane_stride = plane;
+            } else {
+                geometry.plane_stride = round_up(plane, kPlaneElements);
+            }
+            geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + 1, kPlaneElements);
+            if (geometry.plane_stride > kMaxArenaBytes / 8 ||
+                geometry.is_pixel.assign(geometry.plane_stride, 0) != Status::kOk) {
+                problem_ = "not enough memory for images of this size";
+                return;
+            }
+            for (std::size_t image = 0; image < plan_.images_; ++image) {
+                for (std::size_t y = 0; y < geometry.height; ++y) {
+                    std::int8_t* const row =
+                        geometry.is_pixel.data() + image * geometry.image_stride + y * geometry.pitch;
+                    std::fill(row, row + geometry.width, std::int8_t{-1});
+                }
+            }
+        }
+    }
+
+    bool is_few(const Geometry& geometry) const {
+        return geometry.height == 1 && geometry.width == 1 && geometry.pad_height == 0 && geometry.pad_width == 0 &&
+               plan_.images_ < kFewImages;
+    }
+
+    std::uint32_t add_place(std::uint64_t channels, std::uint32_t geometry_number, Element element, Levels levels) {
+        const Geometry& geometry = plan_.geometries_[geometry_number];
+        Place place;
+        place.channels = static_cast<std::uint32_t>(channels);
+        place.geometry = geometry_number;
+        place.element = element;
+        place.levels = levels;
+        const std::uint64_t elements = 2 * geometry.margin + channels * geometry.plane_stride;
+        const std::uint64_t bytes = elements * (element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t));
+        if (channels > 0x7fffffff || elements > 0x7fffffff) problem_ = "the batch or the image is too large";
+        place.bytes = round_up(static_cast<std::size_t>(bytes), kAlignment);
+        plan_.places_.push_back(place);
+        return static_cast<std::uint32_t>(plan_.places_.size() - 1);
+    }
+
+    void make_value_places() {
+        std::vector<bool> is_used(graph_.value_count(), false);
+        for (const GraphNode& node : graph_.nodes) {
+            for (const std::uint32_t value : node.inputs) is_used[value] = true;
+        }
+        value_place_.assign(graph_.value_count(), kNothing);
+        for (std::uint32_t i = 0; i < graph_.inputs.size(); ++i) make_value_place(i, true);
+        for (const Group& group : groups_) make_value_place(group.value, is_used[group.value]);
+    }
+
+    // What nobody computes with is an output, and stays a real number.
+    void make_value_place(std::uint32_t value, bool is_used) {
+        const Shape& shape = shapes_[value];
+        const bool is_uint8 = options_.int8_activations && is_used;
+        Levels levels;
+        if (is_uint8) levels = levels_of(graph_.ranges[value]);
+        value_place_[value] = add_place(shape.channels, geometry_of(shape.height, shape.width),
+                                        is_uint8 ? Element::kUint8 : Element::kFloat32, levels);
+    }
+
+    Step& add_step(StepKind kind, std::uint32_t node) {
+        plan_.steps_.emplace_back();
+        plan_.steps_.back().kind = kind;
+        plan_.steps_.back().node = node;
+        return plan_.steps_.back();
+    }
+
+    void add_load(std::uint32_t input) {
+        Step& step = add_step(StepKind::kLoad, kNothing);
+        step.external = input;
+        step.input = step.output = value_place_[input];
+    }
+
+    void add_store(std::uint32_t output) {
+        Step& step = add_step(StepKind::kStore, kNothing);
+        step.external = output;
+        step.input = step.output = value_place_[graph_.outputs[output].value];
+    }
+
+    void add_group(const Group& group) {
+        const GraphNode& node = this->node(group);
+        const auto& a = node.attributes;
+        if (is_conv(node)) return add_conv(group);
+        Step step;
+        step.node = group.node;
+        step.input = value_place_[node.inputs[0]];
+        step.output = value_place_[group.value];
+        const Shape& input = shapes_[node.inputs[0]];
+        const Shape& output = shapes_[group.value];
+        step.units = output.channels;
+        step.operations = std::uint64_t{output.channels} * output.height * output.width * plan_.images_;
+        switch (node.op) {
+            case Operator::kAffine:
+                step.kind = StepKind::kMap;
+                for (unsigned i = 0; i < 2; ++i) {
+                    const Buffer<float>& vector = weights_.get(node.tensors[i], problem_)->real;
+                    (i == 0 ? step.conv.scale : step.conv.shift).assign(vector.data(), vector.data() + vector.size());
+                }
+                break;
+            case Operator::kAdd:
+            case Operator::kMul: {
+                step.kind = StepKind::kCombine;
+                step.is_product = node.op == Operator::kMul;
+                step.second = value_place_[node.inputs[1]];
+                if (input.height * input.width < output.height * output.width) std::swap(step.input, step.second);
+                break;
+            }
+            case Operator::kConcat:
+                return add_concat(group);
+            case Operator::kMaxPool2d:
+            case Operator::kAvgPool2d:
+                step.kind = StepKind::kPool;
+                step.pool = node.op == Operator::kMaxPool2d ? Pool::kMax : Pool::kAverage;
+                step.pool_shape = pool_shape(node);
+                step.operations *= std::uint64_t{step.pool_shape.kernel_height} * step.pool_shape.kernel_width;
+                need_scratch(2 * std::size_t{input.width} + a[PoolAttribute::kPadLeft] + output.width +
+                             std::size_t{output.width} * a[PoolAttribute::kStrideWidth] +
+                             std::size_t{step.pool_shape.kernel_width} * step.pool_shape.dilation_width);
+                break;
+            case Operator::kAdaptiveAvgPool2d:
+            case Operator::kAdaptiveMaxPool2d:
+                step.kind = StepKind::kAdaptivePool;
+                step.pool = node.op == Operator::kAdaptiveMaxPool2d ? Pool::kMax : Pool::kAverage;
+                step.operations = std::uint64_t{input.channels} * input.height * input.width * plan_.images_;
+                need_scratch(2 * std::size_t{input.width} + output.width);
+                break;
+            case Operator::kFlatten:
+                step.kind = StepKind::kFlatten;
+                step.units = input.channels;
+                need_scratch(input.width);
+                break;
+            case Operator::kResizeNearest:
+            case Operator::kUpsampleNearest:
+            case Operator::kResizeBilinear:
+            case Operator::kUpsampleBilinear:
+                step.kind = StepKind::kResize;
+                if (node.op == Operator::kResizeBilinear || node.op == Operator::kUpsampleBilinear) {
+                    step.resize = a[ResizeAttribute::kAlignCorners] != 0 ? Resize::kBilinearAlignCorners
+                                                                         : Resize::kBilinear;
+                }
+                need_scratch(2 * std::size_t{input.width} + output.width);
+                break;
+            case Operator::kPad:
+                step.kind = StepKind::kPad;
+                step.pad_top = a[PadAttribute::kTop];
+                step.pad_left = a[PadAttribute::kLeft];
+                step.channels_before = a[PadAttribute::kChannelsBefore];
+                need_scratch(input.width);
+                break;
+            case Operator::kSoftmax:
+                step.kind = StepKind::kSoftmax;
+                step.units = 1;
+                break;
+            default:
+                step.kind = StepKind::kMap;
+                step.activation = activation_of(node.op);
+        }
+        // The largest of some levels is one of them.
+        if (step.pool == Pool::kMax && (step.kind == StepKind::kPool || step.kind == StepKind::kAdaptivePool) &&
+            plan_.places_[step.output].element == Element::kUint8) {
+            plan_.places_[step.output].levels = plan_.places_[step.input].levels;
+        }
+        plan_.steps_.push_back(std::move(step));
+    }
+
+    static PoolShape pool_shape(const GraphNode& node) {
+        const auto& a = node.attributes;
+        PoolShape shape;
+        shape.kernel_height = a[PoolAttribute::kKernelHeight];
+        shape.kernel_width = a[PoolAttribute::kKernelWidth];
+        shape.stride_height = a[PoolAttribute::kStrideHeight];
+        shape.stride_width = a[PoolAttribute::kStrideWidth];
+        shape.pad_top = a[PoolAttribute::kPadTop];
+        shape.pad_left = a[PoolAttribute::kPadLeft];
+        shape.pad_bottom = a[PoolAttribute::kPadBottom];
+        shape.pad_right = a[PoolAttribute::kPadRight];
+        if (node.op == Operator::kMaxPool2d) {
+            shape.dilation_height = a[PoolAttribute::kDilationHeight];
+            shape.dilation_width = a[PoolAttribute::kDilationWidth];
+        } else {
+            shape.count_include_pad = a[PoolAttribute::kCountIncludePad] != 0;
+        }
+        return shape;
+    }
+
+    void add_concat(const Group& group) {
+        std::uint32_t channels = 0;
+        for (const std::uint32_t value : node(group).inputs) {
+            Step& step = add_step(StepKind::kMap, group.node);
+            step.input = value_place_[value];
+            step.output = value_place_[group.value];
+            step.channel_begin = channels;
+            step.units = shapes_[value].channels;
+            step.operations = std::uint64_t{step.units} * shapes_[value].height * shapes_[value].width * plan_.images_;
+            channels += step.units;
+        }
+    }
+
+    void add_conv(const Group& group) {
+        const GraphNode& node = this->node(group);
+        const Weights& weights = *weights_.get(node.tensors[0], problem_);
+        ConvRequest request;
+        request.weights = &weights;
+        request.shape = conv_shape(node, weights);
+        request.output = shapes_[group.value];
+        request.input = shapes_[node.inputs[0]];
+        request.images = plan_.images_;
+        if (node.tensors[1] != kNoTensor) request.bias = weights_.get(node.tensors[1], problem_);
+        if (group.affine != kNothing) {
+            request.affine_scale = weights_.get(graph_.nodes[group.affine].tensors[0], problem_);
+            request.affine_shift = weights_.get(graph_.nodes[group.affine].tensors[1], problem_);
+        }
+        std::uint32_t input = value_place_[node.inputs[0]];
+        const ConvReach reach = conv_reach(request.shape, request.input, request.output);
+        if (!reach.is_direct) input = split_place(node.inputs[0], request, reach);
+        const Place& place = plan_.places_[input];
+        request.element = place.element;
+        request.input_levels = place.levels;
+        request.geometry = &plan_.geometries_[plan_.places_[value_place_[group.value]].geometry];
+        request.is_split = !reach.is_direct;
+        request.is_few = is_few(*request.geometry);
+        request.dense_taps = plan_.kernels_->dense_taps;
+
+        const auto make = [&](bool prefers_dense) {
+            Step step = make_conv_step(request, prefers_dense);
+            step.node = group.node;
+            step.input = input;
+            step.output = value_place_[group.value];
+            if (group.residual != kNothing) step.residual = value_place_[group.residual];
+            step.activation = group.activation;
+            return step;
+        };
+        plan_.steps_.push_back(make(false));
+        const Step& step = plan_.steps_.back();
+        if (!options_.is_tuned || step.kind != StepKind::kSparse) return;
+        if (weights.nonzeros() * kSparseInverse >= std::uint64_t{weights.filters} * weights.width) {
+            alternatives_.push_back({plan_.steps_.size() - 1, make(true)});
+        }
+    }
+
+    // A value split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
+    std::uint32_t split_place(std::uint32_t value, const ConvRequest& request, const ConvReach& reach) {
+        SplitShape shape;
+        shape.phases = reach.phases;
+        shape.stride_height = request.shape.stride_height;
+        shape.stride_width = request.shape.stride_width;
+        shape.reach_bottom = reach.bottom;
+        shape.reach_right = reach.right;
+        const std::uint32_t geometry = geometry_of(request.output.height, request.output.width);
+        for (Split& split : splits_) {
+            Step& step = plan_.steps_[split.step];
+            if (split.value != value || step.split_shape.stride_height != shape.stride_height ||
+                step.split_shape.stride_width != shape.stride_width ||
+                plan_.places_[step.output].geometry != geometry) {
+                continue;
+            }
+            // Zeros before the first pixel are there in any case; what lies behind the last one is filled as far as needed.
+            step.split_shape.phases |= shape.phases;
+            step.split_shape.reach_bottom = std::max(step.split_shape.reach_bottom, shape.reach_bottom);
+            step.split_shape.reach_right = std::max(step.split_shape.reach_right, shape.reach_right);
+            return step.output;
+        }
+        const Place& source = plan_.places_[value_place_[value]];
+        const std::uint64_t planes = std::uint64_t{source.channels} * shape.stride_height * shape.stride_width;
+        const std::uint32_t place = add_place(planes, geometry, source.element, source.levels);
+        Step& step = add_step(StepKind::kSplit, kNothing);
+        step.input = value_place_[value];
+        step.output = place;
+        step.split_shape = shape;
+        step.units = static_cast<std::uint32_t>(planes);
+        splits_.push_back({value, plan_.steps_.size() - 1});
+        return place;
+    }
+
+    void need_scratch(std::size_t floats) { plan_.scratch_floats_ = std::max(plan_.scratch_floats_, floats + 64); }
+
+    // First fit, the largest first among those that live at the same time.
+    void place_in_arena() {
+        for (std::uint32_t i = 0; i < plan_.steps_.size(); ++i) {
+            const Step& step = plan_.steps_[i];
+            for (const std::uint32_t number : {step.input, step.second, step.residual, step.output}) {
+                if (number == kNothing) continue;
+                Place& place = plan_.places_[number];
+                place.first_step = std::min(place.first_step, i);
+                place.last_step = std::max(place.last_step, i);
+            }
+        }
+        std::vector<std::uint32_t> order;
+        for (std::uint32_t i = 0; i < plan_.places_.size(); ++i) {
+            if (plan_.places_[i].first_step != kNothing) order.push_back(i);
+        }
+        std::sort(order.begin(), order.end(), [this](std::uint32_t a, std::uint32_t b) {
+            const Place& first = plan_.places_[a];
+            const Place& second = plan_.places_[b];
+            return first.bytes != second.bytes ? first.bytes > second.bytes : a < b;
+        });
+        std::vector<std::uint32_t> placed;  // by offset
+        for (const std::uint32_t number : order) {
+            Place& place = plan_.places_[number];
+            std::size_t offset = 0;
+            for (const std::uint32_t other_number : placed) {
+                const Place& other = plan_.places_[other_number];
+                if (other.last_step < place.first_step || place.last_step < other.first_step) continue;
+                if (offset + place.bytes <= other.offset) break;
+                offset = std::max(offset, other.offset + other.bytes);
+            }
+            place.offset = offset;
+            plan_.arena_bytes_ = std::max(plan_.arena_bytes_, offset + place.bytes);
+            placed.insert(std::upper_bound(placed.begin(), placed.end(), number,
+                                           [this](std::uint32_t a, std::uint32_t b) {
+                                               return plan_.places_[a].offset < plan_.places_[b].offset;
+                                           }),
+                          number);
+        }
+        if (plan_.arena_bytes_ > kMaxArenaBytes) problem_ = "the batch or the image is too large";
+    }
+
+    struct Split {
+        std::uint32_t value;
+        std::size_t step;
+    };
+
+    const Graph& graph_;
+    WeightStore& weights_;
+    const EngineOptions& options_;
+    Plan& plan_;
+    std::string& problem_;
+    std::vector<Shape> shapes_;
+    std::vector<Group> groups_;
+    std::vector<std::uint32_t> value_place_;
+    std::vector<Split> splits_;
+    std::vector<Alternative> alternatives_;
+};
+
+std::unique_ptr<Plan> Plan::make(const Graph& graph, const std::vector<Shape>& inputs, std::uint32_t images,
+                                 WeightStore& weights, const EngineOptions& options, std::string& problem) {
+    auto plan = std::make_unique<Plan>();
+    plan->kernels_ = &kernels(options.isa);
+    plan->isa_ = options.isa;
+    plan->images_ = images;
+    plan->inputs_ = inputs;
+    Planner planner(graph, weights, options, *plan, problem);
+    planner.run();
+    if (!problem.empty()) return nullptr;
+    if (options.is_tuned && !plan->tune(planner.take_alternatives())) {
+        problem = "not enough memory to run the network";
+        return nullptr;
+    }
+    return plan;
+}
+
+}  // namespace sterna

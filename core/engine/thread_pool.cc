@@ -1,0 +1,114 @@
+#include "core/engine/thread_pool.h"
+
+namespace sterna {
+
+#if defined(STERNA_NO_THREADS)
+
+ThreadPool::ThreadPool(unsigned) : threads_(1) {}
+ThreadPool::~ThreadPool() = default;
+bool ThreadPool::try_acquire() {
+    return true;
+}
+void ThreadPool::release() {}
+void ThreadPool::run(std::uint32_t count, std::uint32_t, Work work, void* context) {
+    work(context, 0, 0, count);
+}
+
+#else
+
+namespace {
+
+// Turns of waiting before a worker sleeps: about 50 microseconds, longer than the pauses between the layers of a network.
+constexpr int kSpins = 2000;
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(unsigned threads) : threads_(threads == 0 ? 1 : threads) {
+    for (unsigned i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { serve(i); });
+}
+
+ThreadPool::~ThreadPool() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        is_ending_.store(true);
+        round_.fetch_add(1);
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+}
+
+bool ThreadPool::try_acquire() {
+    return !is_owned_.exchange(true, std::memory_order_acquire);
+}
+
+void ThreadPool::release() {
+    is_owned_.store(false, std::memory_order_release);
+}
+
+void ThreadPool::run(std::uint32_t count, std::uint32_t grain, Work work, void* context) {
+    if (threads_ == 1 || count <= grain) {
+        work(context, 0, 0, count);
+        return;
+    }
+    count_ = count;
+    grain_ = grain;
+    work_ = work;
+    context_ = context;
+    next_.store(0, std::memory_order_relaxed);
+    busy_.store(threads_ - 1, std::memory_order_relaxed);
+    round_.fetch_add(1);
+    if (sleeping_.load() != 0) {
+        { const std::lock_guard<std::mutex> lock(mutex_); }
+        wake_.notify_all();
+    }
+    take_pieces(0);
+    for (int spins = 0; busy_.load(std::memory_order_acquire) != 0; ++spins) {
+        if (spins < kSpins) {
+            pause();
+        } else {
+            std::this_thread::yield();
+        }
+    }
+}
+
+void ThreadPool::take_pieces(unsigned thread) {
+    for (;;) {
+        const std::uint32_t first = next_.fetch_add(grain_, std::memory_order_relaxed);
+        if (first >= count_) return;
+        const std::uint32_t left = count_ - first;
+        work_(context_, thread, first, first + (left < grain_ ? left : grain_));
+    }
+}
+
+void ThreadPool::serve(unsigned thread) {
+    std::uint32_t seen = 0;
+    for (;;) {
+        int spins = 0;
+        while (round_.load() == seen) {
+            if (++spins < kSpins) {
+                pause();
+                continue;
+            }
+            std::unique_lock<std::mutex> lock(mutex_);
+            sleeping_.fetch_add(1);
+            wake_.wait(lock, [this, seen] { return round_.load() != seen; });
+            sleeping_.fetch_sub(1);
+        }
+        ++seen;
+        if (is_ending_.load()) return;
+        take_pieces(thread);
+        busy_.fetch_sub(1, std::memory_order_acq_rel);
+    }
+}
+
+#endif
+
+}  // namespace sterna

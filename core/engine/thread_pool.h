@@ -1,0 +1,56 @@
+// Threads that wait for work; the caller is one of them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#if !defined(STERNA_NO_THREADS)
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+#endif
+
+namespace sterna {
+
+// Runs pieces of one loop at a time. Whoever finds it busy works alone: results do not depend on who does what.
+class ThreadPool {
+  public:
+    using Work = void (*)(void* context, unsigned thread, std::uint32_t first, std::uint32_t last);
+
+    explicit ThreadPool(unsigned threads);
+    ~ThreadPool();
+    ThreadPool(const ThreadPool&) = delete;
+    ThreadPool& operator=(const ThreadPool&) = delete;
+
+    unsigned threads() const { return threads_; }
+
+    // The pool belongs to one caller from a successful try_acquire to release.
+    bool try_acquire();
+    void release();
+
+    // Calls `work` for runs of at most `grain` of the numbers below `count`; returns when all are done. Only for its owner.
+    void run(std::uint32_t count, std::uint32_t grain, Work work, void* context);
+
+  private:
+    void take_pieces(unsigned thread);
+    void serve(unsigned thread);
+
+    unsigned threads_;
+#if !defined(STERNA_NO_THREADS)
+    std::vector<std::thread> workers_;
+    std::atomic<bool> is_owned_{false};
+    std::atomic<bool> is_ending_{false};
+    std::atomic<std::uint32_t> round_{0};    // counts loops; a worker that sees a new one joins in
+    std::atomic<std::uint32_t> busy_{0};     // workers that have not left the loop yet
+    std::atomic<std::uint32_t> next_{0};     // the first number that nobody has taken
+    std::atomic<unsigned> sleeping_{0};
+    std::uint32_t count_ = 0, grain_ = 1;
+    Work work_ = nullptr;
+    void* context_ = nullptr;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+#endif
+};
+
+}  // namespace sterna

@@ -1,0 +1,223 @@
+// Pooling, resizing and padding: row by row.
+#pragma once
+
+#include "core/kernels/image_ops/rows.h"
+#include "core/kernels/kernel_set.h"
+
+namespace sterna::STERNA_ISA {
+namespace {
+
+inline constexpr float kLowest = -3.402823466e38f;
+
+// Merges elements that lie `Stride` apart.
+template <Pool kKind, std::size_t Stride, class T>
+inline void merge(T* into, const T* from, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+        if constexpr (kKind == Pool::kMax) {
+            into[i] = from[Stride * i] > into[i] ? from[Stride * i] : into[i];
+        } else {
+            into[i] += from[Stride * i];
+        }
+    }
+}
+
+template <Pool kKind, class T>
+inline void merge(T* into, const T* from, std::size_t count, std::size_t stride) {
+    if (stride == 1) {
+        merge<kKind, 1>(into, from, count);
+    } else if (stride == 2) {
+        merge<kKind, 2>(into, from, count);
+    } else {
+        for (std::size_t i = 0; i < count; ++i) merge<kKind, 1>(into + i, from + i * stride, 1);
+    }
+}
+
+// Positions of a window along one axis that lie in the input, and (for averages that count the padding) in the padded input.
+struct Window {
+    std::int64_t inside = 0, padded = 0;
+};
+inline Window window(std::int64_t begin, std::int64_t kernel, std::int64_t size, std::int64_t pad_end) {
+    const std::int64_t end = begin + kernel;
+    const std::int64_t low = begin < 0 ? 0 : begin;
+    const std::int64_t high = end < size ? end : size;
+    const std::int64_t padded_end = end < size + pad_end ? end : size + pad_end;
+    return {high > low ? high - low : 0, padded_end - begin};
+}
+
+// A row of the input as the pool computes with it: largest elements are found among elements as they are kept, since a plan gives
+// output and input the same levels; averages are of real numbers.
+inline const float* pooled_row(const Planes& planes, std::size_t at, float* room) {
+    return to_floats(planes, at, planes.width, room);
+}
+inline const std::uint8_t* pooled_row(const Planes& planes, std::size_t at, std::uint8_t*) {
+    return static_cast<const std::uint8_t*>(planes.origin) + at;
+}
+
+inline void write_pooled(const Planes& planes, std::size_t at, const float* row) {
+    from_floats(planes, at, row, planes.width);
+}
+inline void write_pooled(const Planes& planes, std::size_t at, const std::uint8_t* row) {
+    __builtin_memcpy(static_cast<std::uint8_t*>(planes.origin) + at, row, planes.width);
+}
+
+inline void divide_by_counts(const PoolShape& shape, const Planes& input, std::int64_t top, float* row,
+                             std::uint32_t width) {
+    const Window rows = window(top, shape.kernel_height, input.height, shape.pad_bottom);
+    for (std::uint32_t x = 0; x < width; ++x) {
+        const std::int64_t left = std::int64_t{x} * shape.stride_width - shape.pad_left;
+        const Window columns = window(left, shape.kernel_width, input.width, shape.pad_right);
+        const std::int64_t count =
+            shape.count_include_pad ? rows.padded * columns.padded : rows.inside * columns.inside;
+        row[x] /= static_cast<float>(count);
+    }
+}
+
+template <Pool kKind, class T>
+void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output, T identity, float* scratch,
+               std::uint32_t first, std::uint32_t last) {
+    const std::size_t reach = (shape.kernel_width - 1) * shape.dilation_width;
+    std::size_t padded = (output.width - 1) * shape.stride_width + reach + 1;
+    if (padded < shape.pad_left + input.width) padded = shape.pad_left + input.width;
+    T* const column = reinterpret_cast<T*>(scratch);  // [padded]: a window's rows merged
+    T* const row = column + padded;                   // [input.width]
+    T* const result = row + input.width;              // [output.width]
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        clear_plane(output, channel, 0);
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            for (std::uint32_t y = 0; y < output.height; ++y) {
+                for (std::size_t i = 0; i < padded; ++i) column[i] = identity;
+                const std::int64_t top = std::int64_t{y} * shape.stride_height - shape.pad_top;
+                for (std::uint32_t k = 0; k < shape.kernel_height; ++k) {
+                    const std::int64_t source = top + std::int64_t{k} * shape.dilation_height;
+                    if (source < 0 || source >= input.height) continue;
+                    const std::size_t at = row_at(input, channel, image, static_cast<std::uint32_t>(source));
+                    merge<kKind, 1>(column + shape.pad_left, pooled_row(input, at, row), input.width);
+                }
+                for (std::size_t i = 0; i < output.width; ++i) result[i] = identity;
+                for (std::uint32_t k = 0; k < shape.kernel_width; ++k) {
+                    merge<kKind>(result, column + std::size_t{k} * shape.dilation_width, output.width,
+                                 shape.stride_width);
+                }
+                if constexpr (kKind == Pool::kAverage) divide_by_counts(shape, input, top, result, output.width);
+                write_pooled(output, row_at(output, channel, image, y), result);
+            }
+        }
+    }
+}
+
+inline void pool(Pool kind, const Planes& input, const PoolShape& shape, const Planes& output, float* scratch,
+                 std::uint32_t first, std::uint32_t last) {
+    if (kind == Pool::kAverage) {
+        pool_rows<Pool::kAverage, float>(input, shape, output, 0.0f, scratch, first, last);
+    } else if (output.element == Element::kUint8) {
+        pool_rows<Pool::kMax, std::uint8_t>(input, shape, output, 0, scratch, first, last);
+    } else {
+        // Also of levels, where the output is one of the graph's.
+        pool_rows<Pool::kMax, float>(input, shape, output, kLowest, scratch, first, last);
+    }
+}
+
+template <Pool kKind>
+void adaptive_pool_rows(const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
+                        std::uint32_t last) {
+    float* const column = scratch;
+    float* const row = column + input.width;
+    float* const result = row + input.width;
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        clear_plane(output, channel, 0);
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            for (std::uint64_t y = 0; y < output.height; ++y) {
+                const std::uint64_t top = y * input.height / output.height;
+                const std::uint64_t bottom = ((y + 1) * input.height + output.height - 1) / output.height;
+                for (std::size_t i = 0; i < input.width; ++i) column[i] = kKind == Pool::kMax ? kLowest : 0.0f;
+                for (std::uint64_t source = top; source < bottom; ++source) {
+                    const std::size_t at = row_at(input, channel, image, static_cast<std::uint32_t>(source));
+                    merge<kKind, 1>(column, to_floats(input, at, input.width, row), input.width);
+                }
+                for (std::uint64_t x = 0; x < output.width; ++x) {
+                    const std::uint64_t left = x * input.width / output.width;
+                    const std::uint64_t right = ((x + 1) * input.width + output.width - 1) / output.width;
+                    float total = column[left];
+                    for (std::uint64_t i = left + 1; i < right; ++i) merge<kKind, 1>(&total, column + i, 1);
+                    if (kKind == Pool::kAverage) total /= static_cast<float>((bottom - top) * (right - left));
+                    result[x] = total;
+                }
+                write_row(output, channel, image, static_cast<std::uint32_t>(y), result);
+            }
+        }
+    }
+}
+
+inline void adaptive_pool(Pool kind, const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
+                          std::uint32_t last) {
+    if (kind == Pool::kMax) {
+        adaptive_pool_rows<Pool::kMax>(input, output, scratch, first, last);
+    } else {
+        adaptive_pool_rows<Pool::kAverage>(input, output, scratch, first, last);
+    }
+}
+
+// Where an output coordinate lies in the input: between `low` and `high`, `fraction` of the way.
+struct Source {
+    std::uint32_t low = 0, high = 0;
+    float fraction = 0.0f;
+};
+inline Source source(Resize kind, std::uint32_t at, std::uint32_t input, std::uint32_t output) {
+    if (kind == Resize::kNearest) {
+        const auto low = static_cast<std::uint32_t>(std::uint64_t{at} * input / output);
+        return {low, low, 0.0f};
+    }
+    float place = 0.0f;
+    if (kind == Resize::kBilinearAlignCorners) {
+        if (output > 1) place = static_cast<float>(at) * (static_cast<float>(input - 1) / static_cast<float>(output - 1));
+    } else {
+        place = (static_cast<float>(at) + 0.5f) * (static_cast<float>(input) / static_cast<float>(output)) - 0.5f;
+        place = place > 0.0f ? place : 0.0f;
+    }
+    auto low = static_cast<std::uint32_t>(place);
+    if (low > input - 1) low = input - 1;
+    const std::uint32_t high = low + 1 < input ? low + 1 : low;
+    return {low, high, place - static_cast<float>(low)};
+}
+
+inline void resize(Resize kind, const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
+                   std::uint32_t last) {
+    float* const upper = scratch;
+    float* const lower = upper + input.width;
+    float* const result = lower + input.width;
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        clear_plane(output, channel, 0);
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            for (std::uint32_t y = 0; y < output.height; ++y) {
+                const Source rows = source(kind, y, input.height, output.height);
+                read_row(input, channel, image, rows.low, upper);
+                read_row(input, channel, image, rows.high, lower);
+                for (std::size_t i = 0; i < input.width; ++i) {
+                    upper[i] = upper[i] * (1.0f - rows.fraction) + lower[i] * rows.fraction;
+                }
+                for (std::uint32_t x = 0; x < output.width; ++x) {
+                    const Source columns = source(kind, x, input.width, output.width);
+                    result[x] = upper[columns.low] * (1.0f - columns.fraction) + upper[columns.high] * columns.fraction;
+                }
+                write_row(output, channel, image, y, result);
+            }
+        }
+    }
+}
+
+inline void pad(const Planes& input, std::uint32_t pad_top, std::uint32_t pad_left, std::uint32_t channels_before,
+                const Planes& output, float* scratch, std::uint32_t first, std::uint32_t last) {
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        clear_plane(output, channel, 0);
+        if (channel < channels_before || channel - channels_before >= input.channels) continue;
+        for (std::uint32_t image = 0; image < input.images; ++image) {
+            for (std::uint32_t y = 0; y < input.height; ++y) {
+                read_row(input, channel - channels_before, image, y, scratch);
+                from_floats(output, row_at(output, channel, image, y + pad_top) + pad_left, scratch, input.width);
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace sterna::STERNA_ISA

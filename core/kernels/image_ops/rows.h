@@ -1,0 +1,139 @@
+// What the operations on rows of images share: copies in and out of planes, and the zeros between pixels.
+#pragma once
+
+#include "core/kernels/epilogue.h"
+
+namespace sterna::STERNA_ISA {
+namespace {
+
+inline std::size_t size_of(Element element) {
+    return element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
+}
+
+// Zeros from element `begin` of a plane to its end.
+inline void clear_plane(const Planes& planes, std::uint32_t channel, std::size_t begin) {
+    const std::size_t bytes = size_of(planes.element);
+    unsigned char* const plane = static_cast<unsigned char*>(planes.origin) + channel * planes.plane_stride * bytes;
+    // The zero of float32 is 0.
+    __builtin_memset(plane + begin * bytes, planes.levels.zero, (planes.plane_stride - begin) * bytes);
+}
+
+// Convolutions write all of a plane up to its last pixel; this is for the rest.
+inline void clear_tails(const Planes& planes, std::uint32_t first, std::uint32_t last) {
+    const std::size_t span = planes.span();
+    for (std::uint32_t channel = first; channel < last; ++channel) clear_plane(planes, channel, span);
+}
+
+inline std::size_t row_at(const Planes& planes, std::uint32_t channel, std::uint32_t image, std::uint32_t row) {
+    return channel * planes.plane_stride + image * planes.image_stride + row * planes.pitch;
+}
+
+inline void read_row(const Planes& planes, std::uint32_t channel, std::uint32_t image, std::uint32_t row, float* to) {
+    const float* const from = to_floats(planes, row_at(planes, channel, image, row), planes.width, to);
+    if (from != to) __builtin_memcpy(to, from, planes.width * sizeof(float));
+}
+
+inline void write_row(const Planes& planes, std::uint32_t channel, std::uint32_t image, std::uint32_t row,
+                      const float* from) {
+    from_floats(planes, row_at(planes, channel, image, row), from, planes.width);
+}
+
+inline bool load_images(const float* images, std::size_t channels, const Planes& output, std::uint32_t first,
+                        std::uint32_t last) {
+    std::uint32_t not_finite = 0;
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        clear_plane(output, channel, 0);
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            const float* from = images + (image * channels + channel) * output.height * output.width;
+            for (std::uint32_t row = 0; row < output.height; ++row, from += output.width) {
+                for (std::uint32_t x = 0; x < output.width; ++x) {
+                    const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, from[x]);
+                    not_finite |= static_cast<std::uint32_t>((bits & 0x7f800000u) == 0x7f800000u);
+                }
+                write_row(output, channel, image, row, from);
+            }
+        }
+    }
+    return not_finite == 0;
+}
+
+inline void store_images(const Planes& input, float* images, std::size_t channels, std::uint32_t first,
+                         std::uint32_t last) {
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        for (std::uint32_t image = 0; image < input.images; ++image) {
+            float* to = images + (image * channels + channel) * input.height * input.width;
+            for (std::uint32_t row = 0; row < input.height; ++row, to += input.width) {
+                read_row(input, channel, image, row, to);
+            }
+        }
+    }
+}
+
+template <class T>
+inline void split_row(const T* from, T* to, std::size_t count, std::size_t stride) {
+    if (stride == 1) {
+        for (std::size_t i = 0; i < count; ++i) to[i] = from[i];
+    } else if (stride == 2) {
+        for (std::size_t i = 0; i < count; ++i) to[i] = from[2 * i];
+    } else {
+        for (std::size_t i = 0; i < count; ++i) to[i] = from[stride * i];
+    }
+}
+
+template <class T>
+void split_planes(const Planes& input, const SplitShape& shape, const Planes& output, std::uint32_t first,
+                  std::uint32_t last) {
+    const std::int64_t stride_x = shape.stride_width, stride_y = shape.stride_height;
+    const std::int64_t phases = stride_y * stride_x;
+    for (std::uint32_t plane = first; plane < last; ++plane) {
+        if (phases <= 64 && (shape.phases >> (plane % phases) & 1) == 0) continue;
+        clear_plane(output, plane, 0);
+        const std::int64_t channel = plane / phases, phase_y = plane % phases / stride_x, phase_x = plane % stride_x;
+        // Columns whose source lies in the input; those before the first one never do.
+        const std::int64_t columns = (std::int64_t{input.width} - phase_x + stride_x - 1) / stride_x;
+        std::int64_t end = std::int64_t{output.width} + shape.reach_right;
+        if (end > columns) end = columns;
+        if (end <= 0) continue;
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            for (std::int64_t y = 0; y < std::int64_t{output.height} + shape.reach_bottom; ++y) {
+                const std::int64_t source = stride_y * y + phase_y;
+                if (source >= input.height) break;
+                const T* const from = static_cast<const T*>(input.origin) +
+                                      row_at(input, static_cast<std::uint32_t>(channel), image,
+                                             static_cast<std::uint32_t>(source)) +
+                                      phase_x;
+                T* const to = static_cast<T*>(output.origin) + plane * output.plane_stride +
+                              image * output.image_stride + static_cast<std::size_t>(y) * output.pitch;
+                split_row(from, to, static_cast<std::size_t>(end), static_cast<std::size_t>(stride_x));
+            }
+        }
+    }
+}
+
+inline void split(const Planes& input, const SplitShape& shape, const Planes& output, std::uint32_t first,
+                  std::uint32_t last) {
+    if (input.element == Element::kFloat32) {
+        split_planes<float>(input, shape, output, first, last);
+    } else {
+        split_planes<std::uint8_t>(input, shape, output, first, last);
+    }
+}
+
+// (N, C, H, W) to (N, C H W), by channels of the input.
+inline void flatten(const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
+                    std::uint32_t last) {
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        for (std::uint32_t image = 0; image < input.images; ++image) {
+            for (std::uint32_t row = 0; row < input.height; ++row) {
+                read_row(input, channel, image, row, scratch);
+                const std::size_t feature = (std::size_t{channel} * input.height + row) * input.width;
+                for (std::uint32_t x = 0; x < input.width; ++x) {
+                    from_floats(output, (feature + x) * output.plane_stride + image, scratch + x, 1);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace sterna::STERNA_ISA

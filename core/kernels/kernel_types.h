@@ -1,0 +1,132 @@
+// What kernels are told: where planes lie, what is summed, and what follows the sums.
+//
+// An activation is kept as planes, one a channel. In a plane the images of a batch lie one after the other, their rows
+// `pitch` elements apart, so that a plane is one flat vector. Elements between rows and images are zero: they are the
+// padding of convolutions, on both sides at once. A tap of a convolution is then one offset for a whole plane.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sterna {
+
+// Elements are float32, or, in integer inference, levels of 8 bits.
+enum class Element : std::uint8_t { kFloat32, kUint8 };
+
+enum class Activation : std::uint8_t { kNone, kRelu, kRelu6, kHardswish, kSilu, kSigmoid, kHardsigmoid };
+
+// Vectors of all instruction sets divide this; planes are multiples of it.
+inline constexpr std::size_t kAlignment = 64;
+
+// How a real number becomes a level: q = clamp(rint(y * inverse_step), lowest, highest), and back: q * step. Kept is the byte
+// q + zero, with zero = 128 where levels may be negative; the zeros between pixels are kept so too.
+struct Levels {
+    std::uint8_t zero = 0;
+    float step = 1.0f;
+    float inverse_step = 1.0f;
+    float lowest = 0.0f;
+    float highest = 0.0f;
+};
+
+// Planes of one value. `origin` is the element (0, 0, 0, 0).
+struct Planes {
+    void* origin = nullptr;
+    Element element = Element::kFloat32;
+    Levels levels;
+    std::uint32_t channels = 0;
+    std::uint32_t images = 0;
+    std::uint32_t height = 0;
+    std::uint32_t width = 0;
+    std::size_t pitch = 0;
+    std::size_t image_stride = 0;
+    std::size_t plane_stride = 0;
+
+    bool is_same_geometry(const Planes& other) const {
+        return images == other.images && height == other.height && width == other.width && pitch == other.pitch &&
+               image_stride == other.image_stride;
+    }
+    // Elements of a plane from the first to the last pixel, what lies between included.
+    std::size_t span() const { return (images - 1) * image_stride + (height - 1) * pitch + width; }
+};
+
+// What is done to the sums of filter `o`: y = activation(sum * scale[o] + shift[o] + residual); then it is stored.
+struct Epilogue {
+    const float* scale = nullptr;
+    const float* shift = nullptr;
+    // Planes like those of the output, or nothing.
+    const Planes* residual = nullptr;
+    Activation activation = Activation::kNone;
+    // Of the elements of an output's plane: -1 for a pixel, 0 for what lies between.
+    const std::int8_t* is_pixel = nullptr;
+};
+
+// Offsets of inputs to add, and of inputs to subtract; of bytes at most kMaxTerms each, so that their sum fits int16.
+inline constexpr std::uint32_t kMaxTerms = 128;
+struct Chunk {
+    std::uint32_t added = 0;
+    std::uint32_t subtracted = 0;
+};
+
+// Sums of bytes with a zero of 128 hold that zero as often as the sum of the weights says: `excess` is what is too much.
+
+// A convolution whose weights are signs: for every filter, chunks of offsets.
+struct SparseConv {
+    const void* input = nullptr;
+    Element element = Element::kFloat32;
+    const std::int32_t* offsets = nullptr;
+    const std::uint32_t* offset_begin = nullptr;  // by filter
+    const Chunk* chunks = nullptr;
+    const std::uint32_t* chunk_begin = nullptr;  // by filter, and one more
+    const std::int32_t* excess = nullptr;        // by filter; of bytes
+    Planes output;
+    Epilogue epilogue;
+};
+
+// A convolution whose weights are numbers, in blocks of `kFiltersPerBlock` filters of one group.
+inline constexpr std::uint32_t kFiltersPerBlock = 4;
+
+struct DenseConv {
+    const void* input = nullptr;
+    Element element = Element::kFloat32;
+    std::uint32_t taps = 0;  // inputs of a filter; of bytes a multiple of the taps that are taken together
+    const std::int32_t* offsets = nullptr;  // [taps] of the first group
+    std::size_t group_stride = 0;           // from one group's inputs to the next one's
+    std::uint32_t filters_per_group = 0;
+    std::uint32_t blocks_per_group = 0;
+    // float32 [block][tap][filter]; for bytes int16 [block][tap / 2][filter][2] or int8 [block][tap / 4][filter][4]
+    const void* weights = nullptr;
+    const std::int32_t* excess = nullptr;
+    Planes output;
+    Epilogue epilogue;
+};
+
+// One filter a channel, or several; weights are float32, or int16 of an even number of taps, [filter][tap].
+struct DepthwiseConv {
+    const void* input = nullptr;
+    Element element = Element::kFloat32;
+    std::uint32_t taps = 0;
+    const std::int32_t* offsets = nullptr;  // [taps] of the first channel
+    std::size_t channel_stride = 0;
+    std::uint32_t filters_per_channel = 1;
+    const void* weights = nullptr;
+    const std::int32_t* excess = nullptr;
+    Planes output;
+    Epilogue epilogue;
+};
+
+// A convolution or product whose output has few elements a channel: y[o] = sum of weights[o][i] x[i].
+struct DenseDot {
+    const void* input = nullptr;
+    Element element = Element::kFloat32;
+    std::uint32_t taps = 0;                 // inputs of a filter
+    const std::int32_t* offsets = nullptr;  // [taps] of the first group; nothing if they are `tap_stride` apart
+    std::size_t tap_stride = 1;
+    std::size_t group_stride = 0;
+    std::uint32_t filters_per_group = 0;
+    const void* weights = nullptr;  // float32 or int16, [filter][tap]
+    const std::int32_t* excess = nullptr;
+    Planes output;
+    Epilogue epilogue;
+};
+
+}  // namespace sterna

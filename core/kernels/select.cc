@@ -1,0 +1,37 @@
+#include "core/kernels/kernel_set.h"
+
+namespace sterna {
+
+namespace scalar {
+extern const KernelSet kKernels;
+}
+#if defined(STERNA_X86)
+namespace avx2 {
+extern const KernelSet kKernels;
+}
+namespace avx512 {
+extern const KernelSet kKernels;
+}
+#elif defined(STERNA_NEON)
+namespace neon {
+extern const KernelSet kKernels;
+}
+#endif
+
+const KernelSet& kernels(Isa isa) {
+    switch (isa) {
+#if defined(STERNA_X86)
+        case Isa::kAvx2:
+            return avx2::kKernels;
+        case Isa::kAvx512:
+            return avx512::kKernels;
+#elif defined(STERNA_NEON)
+        case Isa::kNeon:
+            return neon::kKernels;
+#endif
+        default:
+            return scalar::kKernels;
+    }
+}
+
+}  // namespace sterna
