@@ -124,7 +124,11 @@ void split_planes(const Planes& input, const SplitShape& shape, const Planes& ou
     const std::int64_t stride_x = shape.stride_width, stride_y = shape.stride_height;
     const std::int64_t phases = stride_y * stride_x;
     for (std::uint32_t plane = first; plane < last; ++plane) {
-        if (phases <= 64 && (shape.phases >> (plane % phases) & 1) == 0) continue;
+        if (phases <= 64 && (shape.phases >> (plane % phases) & 1) == 0) {
+            // Nobody reads its pixels, but what lies behind them is before the first pixels of the next plane.
+            clear_plane(output, plane, output.span());
+            continue;
+        }
         clear_plane(output, plane, 0);
         const std::int64_t channel = plane / phases, phase_y = plane % phases / stride_x, phase_x = plane % stride_x;
         // Columns whose source lies in the input; those before the first one never do.

@@ -221,12 +221,24 @@ def run_graph_int8(
             values[group.value] = Value(
                 _compute(group.node, model, [arguments[0].numbers], np.dtype(np.int32)), arguments[0].levels
             )
+        elif group.node.operator == "adaptive_avg_pool2d" and set(group.node.attributes.values()) == {1}:
+            values[group.value] = _kept(_global_mean(arguments[0]), graph, group.value, used)
         else:
             y = _compute(group.node, model, [argument.real() for argument in arguments], np.dtype(np.float32))
             values[group.value] = _kept(y, graph, group.value, used)
     if levels is not None:
         levels.update({number: value.numbers for number, value in values.items() if value.levels is not None})
     return {name: values[value].real() for name, value in graph.outputs}
+
+
+def _global_mean(value: Value) -> Array:
+    """Of all pixels of each channel: the exact sum of levels, divided once."""
+    if value.levels is None:
+        return operators.adaptive_avg_pool2d(value.numbers, {"height": 1, "width": 1})
+    pixels = np.float32(value.numbers.shape[2] * value.numbers.shape[3])
+    total = value.numbers.sum(axis=(2, 3), keepdims=True, dtype=np.int64).astype(np.float32)
+    mean: Array = total * value.levels.step / pixels
+    return mean
 
 
 def _kept(y: Array, graph: Graph, value: int, used: set[int]) -> Value:
