@@ -209,9 +209,7 @@ class Planner {
                 step.pool = node.op == Operator::kMaxPool2d ? Pool::kMax : Pool::kAverage;
                 step.pool_shape = pool_shape(node);
                 step.operations *= std::uint64_t{step.pool_shape.kernel_height} * step.pool_shape.kernel_width;
-                need_scratch(2 * std::size_t{input.width} + a[PoolAttribute::kPadLeft] + output.width +
-                             std::size_t{output.width} * a[PoolAttribute::kStrideWidth] +
-                             std::size_t{step.pool_shape.kernel_width} * step.pool_shape.dilation_width);
+                need_scratch(pool_scratch(step.pool_shape, input, output));
                 break;
             case Operator::kAdaptiveAvgPool2d:
             case Operator::kAdaptiveMaxPool2d:
@@ -257,6 +255,14 @@ class Planner {
             plan_.places_[step.output].levels = plan_.places_[step.input].levels;
         }
         plan_.steps_.push_back(std::move(step));
+    }
+
+    // Windows' rows merged, twice (as they are, and split), and two rows.
+    static std::size_t pool_scratch(const PoolShape& shape, const Shape& input, const Shape& output) {
+        const std::size_t windows = std::size_t{output.width} * shape.stride_width +
+                                    std::size_t{shape.kernel_width} * shape.dilation_width;
+        const std::size_t padded = std::max(windows, std::size_t{shape.pad_left} + input.width) + 2;
+        return 2 * output.height * padded + input.width + output.width;
     }
 
     static PoolShape pool_shape(const GraphNode& node) {

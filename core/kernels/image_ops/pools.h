@@ -12,7 +12,17 @@ inline constexpr float kLowest = -3.402823466e38f;
 // Merges elements that lie `Stride` apart.
 template <Pool kKind, std::size_t Stride, class T>
 inline void merge(T* into, const T* from, std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) {
+    std::size_t i = 0;
+    if constexpr (kKind == Pool::kMax && Stride == 1 && sizeof(T) == 1) {
+        // What is merged twice does not change: the last vector overlaps the one before.
+        constexpr std::size_t kBytes = 16;
+        for (; count >= kBytes && i < count; i += kBytes) {
+            const std::size_t at = i + kBytes <= count ? i : count - kBytes;
+            const auto x = load<T, kBytes>(into + at), y = load<T, kBytes>(from + at);
+            store(into + at, x > y ? x : y);
+        }
+    }
+    for (; i < count; ++i) {
         if constexpr (kKind == Pool::kMax) {
             into[i] = from[Stride * i] > into[i] ? from[Stride * i] : into[i];
         } else {
@@ -72,20 +82,25 @@ inline void divide_by_counts(const PoolShape& shape, const Planes& input, std::i
     }
 }
 
+// Rows first, for all of an image, then columns: what has just been stored in other pieces is slow to load.
 template <Pool kKind, class T>
 void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output, T identity, float* scratch,
                std::uint32_t first, std::uint32_t last) {
     const std::size_t reach = (shape.kernel_width - 1) * shape.dilation_width;
     std::size_t padded = (output.width - 1) * shape.stride_width + reach + 1;
     if (padded < shape.pad_left + input.width) padded = shape.pad_left + input.width;
-    T* const column = reinterpret_cast<T*>(scratch);  // [padded]: a window's rows merged
-    T* const row = column + padded;                   // [input.width]
-    T* const result = row + input.width;              // [output.width]
+    const std::size_t half = (padded + 1) / 2;
+    const bool is_split = sizeof(T) == 1 && shape.stride_width == 2 && shape.dilation_width == 1;
+    T* const columns = reinterpret_cast<T*>(scratch);              // [output.height][padded + 2]: windows' rows merged
+    T* const phases = columns + output.height * (padded + 2);      // [output.height][2][half], if it is split
+    T* const row = is_split ? phases + output.height * 2 * half : phases;  // [input.width]
+    T* const result = row + input.width;                           // [output.width]
     for (std::uint32_t channel = first; channel < last; ++channel) {
         clear_plane(output, channel, 0);
         for (std::uint32_t image = 0; image < output.images; ++image) {
             for (std::uint32_t y = 0; y < output.height; ++y) {
-                for (std::size_t i = 0; i < padded; ++i) column[i] = identity;
+                T* const column = columns + y * (padded + 2);
+                for (std::size_t i = 0; i < padded + 2; ++i) column[i] = identity;
                 const std::int64_t top = std::int64_t{y} * shape.stride_height - shape.pad_top;
                 for (std::uint32_t k = 0; k < shape.kernel_height; ++k) {
                     const std::int64_t source = top + std::int64_t{k} * shape.dilation_height;
@@ -93,12 +108,26 @@ void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output
                     const std::size_t at = row_at(input, channel, image, static_cast<std::uint32_t>(source));
                     merge<kKind, 1>(column + shape.pad_left, pooled_row(input, at, row), input.width);
                 }
+            }
+            // Every second element, once for all columns of the windows.
+            for (std::uint32_t y = 0; y < output.height && is_split; ++y) {
+                split_row(columns + y * (padded + 2), phases + 2 * y * half, half, 2);
+                split_row(columns + y * (padded + 2) + 1, phases + (2 * y + 1) * half, half, 2);
+            }
+            for (std::uint32_t y = 0; y < output.height; ++y) {
                 for (std::size_t i = 0; i < output.width; ++i) result[i] = identity;
                 for (std::uint32_t k = 0; k < shape.kernel_width; ++k) {
-                    merge<kKind>(result, column + std::size_t{k} * shape.dilation_width, output.width,
-                                 shape.stride_width);
+                    if (is_split) {
+                        merge<kKind, 1>(result, phases + (2 * y + k % 2) * half + k / 2, output.width);
+                    } else {
+                        merge<kKind>(result, columns + y * (padded + 2) + std::size_t{k} * shape.dilation_width,
+                                     output.width, shape.stride_width);
+                    }
                 }
-                if constexpr (kKind == Pool::kAverage) divide_by_counts(shape, input, top, result, output.width);
+                if constexpr (kKind == Pool::kAverage) {
+                    const std::int64_t top = std::int64_t{y} * shape.stride_height - shape.pad_top;
+                    divide_by_counts(shape, input, top, result, output.width);
+                }
                 write_pooled(output, row_at(output, channel, image, y), result);
             }
         }
