@@ -20,6 +20,7 @@ from sterna.errors import (
 from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
 
 if TYPE_CHECKING:
+    from sterna.calibration import calibrate
     from sterna.capturing import capture, capture_detector
     from sterna.config import Recipe, TernaryConfig
     from sterna.container import SternaFile, save
@@ -27,19 +28,23 @@ if TYPE_CHECKING:
     from sterna.inspection import inspect
     from sterna.loading import load
     from sterna.preparation import prepare
+    from sterna.session import InferenceSession, instruction_sets
     from sterna.train.run import compress
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "InferenceSession": "sterna.session",
     "Recipe": "sterna.config",
     "SternaFile": "sterna.container",
     "TernaryConfig": "sterna.config",
+    "calibrate": "sterna.calibration",
     "capture": "sterna.capturing",
     "capture_detector": "sterna.capturing",
     "compress": "sterna.train.run",
     "convert": "sterna.conversion",
     "inspect": "sterna.inspection",
+    "instruction_sets": "sterna.session",
     "load": "sterna.loading",
     "prepare": "sterna.preparation",
     "save": "sterna.container",
@@ -50,6 +55,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "FormatError",
+    "InferenceSession",
     "Int8Tensor",
     "MissingDependencyError",
     "NotTernaryError",
@@ -59,11 +65,13 @@ __all__ = [
     "TernaryConfig",
     "TernaryModel",
     "TernaryTensor",
+    "calibrate",
     "capture",
     "capture_detector",
     "compress",
     "convert",
     "inspect",
+    "instruction_sets",
     "load",
     "prepare",
     "save",

@@ -17,10 +17,10 @@ from torch import nn
 import sterna
 from cli.command import is_one_line_error, sterna_process
 from sterna.cli import main
-from sterna.data.image_folder import read_image
 from sterna.models import build_model
+from sterna.pictures import Preprocessing, read_image
 from sterna.preparation import prepare, set_phase, update_masks
-from sterna.tasks.prediction import Preprocessing, classify
+from sterna.tasks.prediction import classify
 
 DETECTOR = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
 DETECTOR_ARGUMENTS = {"num_classes": 3, "min_size": 64, "max_size": 96, "box_score_thresh": 0.0}

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from sterna import __version__
+from sterna.cli.calibrate import calibrate
 from sterna.cli.compress import compress
 from sterna.cli.evaluate import evaluate
 from sterna.cli.info import info
@@ -77,5 +78,5 @@ def _options(
     del version
 
 
-for _command in (compress, evaluate, run, inspect, transcode, info):
+for _command in (compress, evaluate, run, inspect, calibrate, transcode, info):
     app.command()(_command)
