@@ -84,7 +84,8 @@ def test_public_names_are_these() -> None:
     assert sterna.__all__ == sorted(sterna.__all__)
     assert set(sterna.__all__) == {
         "CheckpointError", "ConfigError", "DataError", "FormatError", "InferenceSession", "Int8Tensor",
-        "MissingDependencyError", "NotTernaryError", "Recipe", "SternaError", "SternaFile", "TernaryConfig", "TernaryModel", "TernaryTensor",
+        "MissingDependencyError", "NotTernaryError", "Recipe", "SternaError", "SternaFile", "TernaryConfig",
+        "TernaryModel", "TernaryTensor",
         "calibrate", "capture", "capture_detector", "compress", "convert", "inspect", "instruction_sets", "load",
         "prepare", "save",
     }  # fmt: skip
