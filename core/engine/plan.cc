@@ -13,8 +13,8 @@ namespace {
 constexpr std::uint32_t kFewImages = 8;
 // Layers with more than one weight in so many are also tried with a kernel that multiplies.
 constexpr std::uint64_t kSparseInverse = 4;
-// Planes are multiples of this, so that vectors of int16 and of float32 may write their ends.
-constexpr std::size_t kPlaneElements = kAlignment / sizeof(std::int16_t);
+// Planes are multiples of this, so that vectors of bytes may write their ends.
+constexpr std::size_t kPlaneElements = kAlignment;
 constexpr std::uint64_t kMaxArenaBytes = std::uint64_t{1} << 36;
 
 std::size_t round_up(std::size_t value, std::size_t unit) {
@@ -30,6 +30,7 @@ Levels levels_of(const Range& range) {
     levels.step = (is_signed ? std::max(-range.low, range.high) : range.high) / levels.highest;
     if (!(levels.step > 0.0f)) levels.step = 1.0f;
     levels.inverse_step = 1.0f / levels.step;
+    levels.zero = is_signed ? 128 : 0;
     return levels;
 }
 
@@ -134,7 +135,7 @@ class Planner {
         place.element = element;
         place.levels = levels;
         const std::uint64_t elements = 2 * geometry.margin + channels * geometry.plane_stride;
-        const std::uint64_t bytes = elements * (element == Element::kFloat32 ? sizeof(float) : sizeof(std::int16_t));
+        const std::uint64_t bytes = elements * (element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t));
         if (channels > 0x7fffffff || elements > 0x7fffffff) problem_ = "the batch or the image is too large";
         place.bytes = round_up(static_cast<std::size_t>(bytes), kAlignment);
         plan_.places_.push_back(place);
@@ -154,11 +155,11 @@ class Planner {
     // What nobody computes with is an output, and stays a real number.
     void make_value_place(std::uint32_t value, bool is_used) {
         const Shape& shape = shapes_[value];
-        const bool is_int16 = options_.int8_activations && is_used;
+        const bool is_uint8 = options_.int8_activations && is_used;
         Levels levels;
-        if (is_int16) levels = levels_of(graph_.ranges[value]);
+        if (is_uint8) levels = levels_of(graph_.ranges[value]);
         value_place_[value] = add_place(shape.channels, geometry_of(shape.height, shape.width),
-                                        is_int16 ? Element::kInt16 : Element::kFloat32, levels);
+                                        is_uint8 ? Element::kUint8 : Element::kFloat32, levels);
     }
 
     Step& add_step(StepKind kind, std::uint32_t node) {
@@ -260,7 +261,7 @@ class Planner {
         }
         // The largest of some levels is one of them.
         if (step.pool == Pool::kMax && (step.kind == StepKind::kPool || step.kind == StepKind::kAdaptivePool) &&
-            plan_.places_[step.output].element == Element::kInt16) {
+            plan_.places_[step.output].element == Element::kUint8) {
             plan_.places_[step.output].levels = plan_.places_[step.input].levels;
         }
         plan_.steps_.push_back(std::move(step));
@@ -322,6 +323,7 @@ class Planner {
         request.geometry = &plan_.geometries_[plan_.places_[value_place_[group.value]].geometry];
         request.is_split = !reach.is_direct;
         request.is_few = is_few(*request.geometry);
+        request.dense_taps = plan_.kernels_->dense_taps;
 
         const auto make = [&](bool prefers_dense) {
             Step step = make_conv_step(request, prefers_dense);
@@ -343,6 +345,7 @@ class Planner {
     // A value split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
     std::uint32_t split_place(std::uint32_t value, const ConvRequest& request, const ConvReach& reach) {
         SplitShape shape;
+        shape.phases = reach.phases;
         shape.stride_height = request.shape.stride_height;
         shape.stride_width = request.shape.stride_width;
         shape.reach_bottom = reach.bottom;
@@ -356,6 +359,7 @@ class Planner {
                 continue;
             }
             // Zeros before the first pixel are there in any case; what lies behind the last one is filled as far as needed.
+            step.split_shape.phases |= shape.phases;
             step.split_shape.reach_bottom = std::max(step.split_shape.reach_bottom, shape.reach_bottom);
             step.split_shape.reach_right = std::max(step.split_shape.reach_right, shape.reach_right);
             return step.output;

@@ -72,10 +72,17 @@ struct ConvData {
     std::vector<std::int32_t> taps;
     std::vector<float> floats;
     std::vector<std::int16_t> shorts;
+    std::vector<std::int8_t> bytes;
+    std::vector<std::int32_t> excess;  // by filter: zero of the input's levels times the sum of the weights
     std::vector<float> scale, shift;
     std::size_t group_stride = 0;
     std::size_t tap_stride = 0;
     std::uint32_t filters_per_group = 0, blocks_per_group = 0, filters_per_channel = 1;
+
+    const void* weights() const {
+        if (!floats.empty()) return floats.data();
+        return shorts.empty() ? static_cast<const void*>(bytes.data()) : shorts.data();
+    }
 };
 
 struct Step {

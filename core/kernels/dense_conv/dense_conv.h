@@ -1,7 +1,8 @@
 // Convolutions whose weights are numbers: the first layer, layers with few zeros, int8 layers; and small products.
 //
-// The same shifted planes as in the sparse convolution, with a multiplication for each tap. In int16 two taps are taken
-// together: their inputs are interleaved, multiplied with pairs of weights, and summed in 32 bits.
+// The same shifted planes as in the sparse convolution, with a multiplication for each tap. Of bytes two taps (or four, where
+// the processor multiplies bytes) are taken together: their inputs are interleaved, multiplied with as many weights, and summed
+// in 32 bits.
 #pragma once
 
 #include "core/kernels/image_ops/rows.h"
@@ -29,53 +30,78 @@ inline void dense_tile_float32(const DenseConv& conv, const float* input, const 
     (store(sums + I * kFloatLanes, total[I]), ...);
 }
 
-// `Vectors` counts vectors of int16.
-template <std::size_t Vectors, std::size_t... V, std::size_t... I>
-inline void dense_tile_int16(const DenseConv& conv, const std::int16_t* input, const std::int16_t* weights,
-                             std::int32_t* sums, std::index_sequence<V...>, std::index_sequence<I...>) {
-    Ints low[kFiltersPerBlock * Vectors] = {((void)I, Ints{})...};
-    Ints high[kFiltersPerBlock * Vectors] = {((void)I, Ints{})...};
-    for (std::uint32_t tap = 0; tap < conv.taps; tap += 2, weights += 2 * kFiltersPerBlock) {
-        const std::int16_t* const a = input + conv.offsets[tap];
-        const std::int16_t* const b = input + conv.offsets[tap + 1];
-        const Interleaved x[Vectors] = {interleave(load<std::int16_t, kVectorBytes>(a + V * kShortLanes),
-                                                   load<std::int16_t, kVectorBytes>(b + V * kShortLanes))...};
-        ((low[I] = multiply_add_pairs(x[I % Vectors].low, broadcast_pair(weights + I / Vectors * 2), low[I])), ...);
-        ((high[I] = multiply_add_pairs(x[I % Vectors].high, broadcast_pair(weights + I / Vectors * 2), high[I])), ...);
-    }
-    (store_interleaved(sums + I * kShortLanes, low[I], high[I]), ...);
-}
+#if defined(__AVX512VNNI__)
+inline constexpr std::uint32_t kDenseTaps = 4;
 
-template <class T, class Sum, std::size_t Vectors>
+template <std::size_t... F>
+inline void dense_tile_uint8(const DenseConv& conv, const std::uint8_t* input, const void* weights, std::int32_t* sums,
+                             std::index_sequence<F...>) {
+    Ints total[kFiltersPerBlock][4] = {};
+    const std::int8_t* quad = static_cast<const std::int8_t*>(weights);
+    for (std::uint32_t tap = 0; tap < conv.taps; tap += 4, quad += 4 * kFiltersPerBlock) {
+        const std::int32_t* const at = conv.offsets + tap;
+        const Quads x = interleave_bytes(input + at[0], input + at[1], input + at[2], input + at[3]);
+        ((total[F][0] = multiply_add_quads(x.part[0], broadcast_quad(quad + 4 * F), total[F][0]),
+          total[F][1] = multiply_add_quads(x.part[1], broadcast_quad(quad + 4 * F), total[F][1]),
+          total[F][2] = multiply_add_quads(x.part[2], broadcast_quad(quad + 4 * F), total[F][2]),
+          total[F][3] = multiply_add_quads(x.part[3], broadcast_quad(quad + 4 * F), total[F][3])),
+         ...);
+    }
+    (store_quads(sums + F * kVectorBytes, total[F]), ...);
+}
+inline constexpr std::size_t kDenseBytes = kVectorBytes;  // elements of a tile
+#else
+inline constexpr std::uint32_t kDenseTaps = 2;
+
+template <std::size_t... F>
+inline void dense_tile_uint8(const DenseConv& conv, const std::uint8_t* input, const void* weights, std::int32_t* sums,
+                             std::index_sequence<F...>) {
+    Ints low[kFiltersPerBlock] = {((void)F, Ints{})...};
+    Ints high[kFiltersPerBlock] = {((void)F, Ints{})...};
+    const std::int16_t* pair = static_cast<const std::int16_t*>(weights);
+    for (std::uint32_t tap = 0; tap < conv.taps; tap += 2, pair += 2 * kFiltersPerBlock) {
+        const Interleaved x =
+            interleave(load_shorts(input + conv.offsets[tap]), load_shorts(input + conv.offsets[tap + 1]));
+        ((low[F] = multiply_add_pairs(x.low, broadcast_pair(pair + 2 * F), low[F])), ...);
+        ((high[F] = multiply_add_pairs(x.high, broadcast_pair(pair + 2 * F), high[F])), ...);
+    }
+    (store_interleaved(sums + F * kShortLanes, low[F], high[F]), ...);
+}
+inline constexpr std::size_t kDenseBytes = kShortLanes;
+#endif
+
+template <class T, std::size_t Count>
 inline void dense_block(const DenseConv& conv, std::uint32_t block, std::size_t flat) {
-    constexpr std::size_t kCount = Vectors * kVectorBytes / sizeof(T);
-    constexpr auto kVectors = std::make_index_sequence<Vectors>{};
-    constexpr auto kSums = std::make_index_sequence<kFiltersPerBlock * Vectors>{};
-    alignas(kAlignment) Sum sums[kFiltersPerBlock * kCount];
+    using Sum = std::conditional_t<std::is_same_v<T, float>, float, std::int32_t>;
+    alignas(kAlignment) Sum sums[kFiltersPerBlock * Count];
     const std::uint32_t group = block / conv.blocks_per_group;
     const T* const input = static_cast<const T*>(conv.input) + group * conv.group_stride + flat;
-    const T* const weights = static_cast<const T*>(conv.weights) + std::size_t{block} * conv.taps * kFiltersPerBlock;
-    if constexpr (sizeof(T) == sizeof(float)) {
-        dense_tile_float32<Vectors>(conv, input, weights, sums, kVectors, kSums);
+    const std::size_t first_weight = std::size_t{block} * conv.taps * kFiltersPerBlock;
+    if constexpr (std::is_same_v<T, float>) {
+        constexpr std::size_t kVectors = Count / kFloatLanes;
+        dense_tile_float32<kVectors>(conv, input, static_cast<const float*>(conv.weights) + first_weight, sums,
+                                     std::make_index_sequence<kVectors>{},
+                                     std::make_index_sequence<kFiltersPerBlock * kVectors>{});
     } else {
-        dense_tile_int16<Vectors>(conv, input, weights, sums, kVectors, kSums);
+        constexpr std::size_t kWeightBytes = 4 / kDenseTaps;
+        dense_tile_uint8(conv, input, static_cast<const std::uint8_t*>(conv.weights) + first_weight * kWeightBytes, sums,
+                         std::make_index_sequence<kFiltersPerBlock>{});
     }
     const std::uint32_t in_group = (block - group * conv.blocks_per_group) * kFiltersPerBlock;
     for (std::uint32_t f = 0; f < kFiltersPerBlock && in_group + f < conv.filters_per_group; ++f) {
-        finish<kCount>(sums + f * kCount, conv.epilogue, group * conv.filters_per_group + in_group + f, flat,
-                       conv.output);
+        const std::uint32_t filter = group * conv.filters_per_group + in_group + f;
+        finish<Count>(sums + f * Count, conv.excess[filter], conv.epilogue, filter, flat, conv.output);
     }
 }
 
-template <class T, class Sum, std::size_t Vectors>
+template <class T, std::size_t Count, std::size_t Least>
 void dense_tiles(const DenseConv& conv, std::uint32_t first, std::uint32_t last, std::size_t flat) {
-    constexpr std::size_t kLanes = kVectorBytes / sizeof(T);
-    const std::size_t span = (conv.output.span() + kLanes - 1) / kLanes * kLanes;
-    for (; flat + Vectors * kLanes <= span; flat += Vectors * kLanes) {
-        for (std::uint32_t block = first; block < last; ++block) dense_block<T, Sum, Vectors>(conv, block, flat);
+    const std::size_t span = (conv.output.span() + Least - 1) / Least * Least;
+    for (; flat + Count <= span; flat += Count) {
+        for (std::uint32_t block = first; block < last; ++block) dense_block<T, Count>(conv, block, flat);
     }
-    if constexpr (Vectors > 1) {
-        if (flat < span) dense_tiles<T, Sum, Vectors / 2>(conv, first, last, flat);
+    if constexpr (Count > Least) {
+        if (flat < span) dense_tiles<T, Count / 2, Least>(conv, first, last, flat);
     }
 }
 
@@ -92,15 +118,15 @@ inline void clear_block_tails(const DenseConv& conv, std::uint32_t first, std::u
 inline void dense_conv(const DenseConv& conv, std::uint32_t first, std::uint32_t last) {
     clear_block_tails(conv, first, last);
     if (conv.element == Element::kFloat32) {
-        dense_tiles<float, float, kDenseVectors>(conv, first, last, 0);
+        dense_tiles<float, kDenseVectors * kFloatLanes, kFloatLanes>(conv, first, last, 0);
     } else {
-        dense_tiles<std::int16_t, std::int32_t, kDenseVectors / 2>(conv, first, last, 0);
+        dense_tiles<std::uint8_t, kDenseBytes, kDenseBytes>(conv, first, last, 0);
     }
 }
 
 // The sum in `kParts` parts, so that it vectorizes and has one order on every instruction set.
-template <class T, class Sum>
-inline Sum dot(const T* weights, const T* x, std::size_t count) {
+template <class W, class T, class Sum>
+inline Sum dot(const W* weights, const T* x, std::size_t count) {
     constexpr std::size_t kParts = 16;
     Sum parts[kParts] = {};
     std::size_t i = 0;
@@ -115,11 +141,11 @@ inline Sum dot(const T* weights, const T* x, std::size_t count) {
     return total;
 }
 
-template <class T, class Sum>
+template <class W, class T, class Sum>
 void dense_dots(const DenseDot& product, std::uint32_t first, std::uint32_t last) {
     const std::size_t span = product.output.span();
     for (std::uint32_t filter = first; filter < last; ++filter) {
-        const T* const weights = static_cast<const T*>(product.weights) + std::size_t{filter} * product.taps;
+        const W* const weights = static_cast<const W*>(product.weights) + std::size_t{filter} * product.taps;
         const T* const input = static_cast<const T*>(product.input) +
                                filter / product.filters_per_group * product.group_stride;
         for (std::size_t flat = 0; flat < span; ++flat) {
@@ -130,13 +156,13 @@ void dense_dots(const DenseDot& product, std::uint32_t first, std::uint32_t last
                     total += static_cast<Sum>(weights[i]) * static_cast<Sum>(x[product.offsets[i]]);
                 }
             } else if (product.tap_stride == 1) {
-                total = dot<T, Sum>(weights, x, product.taps);
+                total = dot<W, T, Sum>(weights, x, product.taps);
             } else {
                 for (std::uint32_t i = 0; i < product.taps; ++i) {
                     total += static_cast<Sum>(weights[i]) * static_cast<Sum>(x[i * product.tap_stride]);
                 }
             }
-            finish<1>(&total, product.epilogue, filter, flat, product.output);
+            finish<1>(&total, product.excess[filter], product.epilogue, filter, flat, product.output);
         }
     }
 }
@@ -144,9 +170,9 @@ void dense_dots(const DenseDot& product, std::uint32_t first, std::uint32_t last
 inline void dense_dot(const DenseDot& product, std::uint32_t first, std::uint32_t last) {
     clear_tails(product.output, first, last);
     if (product.element == Element::kFloat32) {
-        dense_dots<float, float>(product, first, last);
+        dense_dots<float, float, float>(product, first, last);
     } else {
-        dense_dots<std::int16_t, std::int32_t>(product, first, last);
+        dense_dots<std::int16_t, std::uint8_t, std::int32_t>(product, first, last);
     }
 }
 

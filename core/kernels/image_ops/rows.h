@@ -7,14 +7,15 @@ namespace sterna::STERNA_ISA {
 namespace {
 
 inline std::size_t size_of(Element element) {
-    return element == Element::kFloat32 ? sizeof(float) : sizeof(std::int16_t);
+    return element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
 }
 
 // Zeros from element `begin` of a plane to its end.
 inline void clear_plane(const Planes& planes, std::uint32_t channel, std::size_t begin) {
     const std::size_t bytes = size_of(planes.element);
     unsigned char* const plane = static_cast<unsigned char*>(planes.origin) + channel * planes.plane_stride * bytes;
-    __builtin_memset(plane + begin * bytes, 0, (planes.plane_stride - begin) * bytes);
+    // The zero of float32 is 0.
+    __builtin_memset(plane + begin * bytes, planes.levels.zero, (planes.plane_stride - begin) * bytes);
 }
 
 // Convolutions write all of a plane up to its last pixel; this is for the rest.
@@ -85,6 +86,7 @@ void split_planes(const Planes& input, const SplitShape& shape, const Planes& ou
     const std::int64_t stride_x = shape.stride_width, stride_y = shape.stride_height;
     const std::int64_t phases = stride_y * stride_x;
     for (std::uint32_t plane = first; plane < last; ++plane) {
+        if (phases <= 64 && (shape.phases >> (plane % phases) & 1) == 0) continue;
         clear_plane(output, plane, 0);
         const std::int64_t channel = plane / phases, phase_y = plane % phases / stride_x, phase_x = plane % stride_x;
         // Columns whose source lies in the input; those before the first one never do.
@@ -113,7 +115,7 @@ inline void split(const Planes& input, const SplitShape& shape, const Planes& ou
     if (input.element == Element::kFloat32) {
         split_planes<float>(input, shape, output, first, last);
     } else {
-        split_planes<std::int16_t>(input, shape, output, first, last);
+        split_planes<std::uint8_t>(input, shape, output, first, last);
     }
 }
 

@@ -8,9 +8,11 @@ import typer
 from typer.core import TyperGroup
 
 from sterna import __version__
+from sterna.cli.benchmark import benchmark
 from sterna.cli.calibrate import calibrate
 from sterna.cli.compress import compress
 from sterna.cli.evaluate import evaluate
+from sterna.cli.export import export
 from sterna.cli.info import info
 from sterna.cli.inspect import inspect
 from sterna.cli.run import run
@@ -78,5 +80,5 @@ def _options(
     del version
 
 
-for _command in (compress, evaluate, run, inspect, calibrate, transcode, info):
+for _command in (compress, evaluate, run, inspect, calibrate, transcode, export, benchmark, info):
     app.command()(_command)
