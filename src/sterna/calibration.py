@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -227,7 +227,8 @@ def calibrate(
     for graph in file.graphs:
         if graph.name in given:
             try:
-                graph = _calibrated(path, graph, given[graph.name], method, percentile, threads)
+                statistics = measure_values(path, graph, given[graph.name], threads=threads)
+                graph = with_ranges(graph, statistics, method, percentile)
             except DataError as error:
                 text = str(error)
                 raise DataError(text if text.startswith(name) else f"{name}: {text}") from None
@@ -235,14 +236,21 @@ def calibrate(
     return replace(file.read(), graphs=tuple(graphs))
 
 
-def _calibrated(
-    path: str | os.PathLike[str] | bytes,
-    graph: Graph,
-    batches: Iterable[Batch],
-    method: Method,
-    percentile: float,
-    threads: int,
-) -> Graph:
+def measure_values(
+    path: str | os.PathLike[str] | bytes, graph: Graph, batches: Iterable[Batch], *, threads: int = 1
+) -> list[ValueStatistics]:
+    """Statistics of every value of a graph.
+
+    Args:
+        path: of the file that holds the graph; or its bytes.
+        graph: of it.
+        batches: inputs.
+        threads: that compute the network.
+
+    Raises:
+        DataError: there are no batches, they do not fit, all numbers of an input are the same, or a number of the
+            network is not finite.
+    """
     values = range(graph.value_count)
     # What an engine would fuse is computed too: the ranges do not depend on what it fuses. Without tuning, equal
     # inputs give equal ranges.
@@ -258,16 +266,30 @@ def _calibrated(
                 raise DataError(f"{_describe(graph, value)}: {error}") from None
     if statistics[0].count == 0:
         raise DataError(f"there are no batches to calibrate {f'graph {graph.name!r}' if graph.name else 'it'} with")
-    for value, graph_input in enumerate(graph.inputs):
-        if statistics[value].least == statistics[value].greatest:
-            raise DataError(f"all numbers of input {graph_input.name!r} are {statistics[value].least}: no real inputs")
+    for graph_input, of_input in zip(graph.inputs, statistics, strict=False):
+        if of_input.least == of_input.greatest:
+            raise DataError(f"all numbers of input {graph_input.name!r} are {of_input.least}: no real inputs")
+    return statistics
+
+
+def with_ranges(
+    graph: Graph, statistics: Sequence[ValueStatistics], method: Method = "mse", percentile: float = 99.99
+) -> Graph:
+    """The graph with a range for each value; what only moves numbers about keeps that of its input.
+
+    Args:
+        graph: to be calibrated.
+        statistics: of its values, as :func:`measure_values` gives them.
+        method: as :func:`choose_range`.
+        percentile: of the method of this name.
+    """
     ranges: list[Range] = []
-    for value in values:
+    for value, of_value in enumerate(statistics):
         node = graph.nodes[value - len(graph.inputs)] if value >= len(graph.inputs) else None
         if node is not None and node.operator in _REARRANGING:
             ranges.append(ranges[node.inputs[0]])
         else:
-            ranges.append(choose_range(statistics[value], method, percentile))
+            ranges.append(choose_range(of_value, method, percentile))
     return replace(graph, ranges=tuple(ranges))
 
 
