@@ -143,7 +143,7 @@ def squared_error(statistics: ValueStatistics, limits: npt.NDArray[np.float64], 
     return errors
 
 
-def choose_range(statistics: ValueStatistics, method: Method = "mse", percentile: float = 99.99) -> Range:
+def choose_range(statistics: ValueStatistics, method: Method = "mse", percentile: float = 99.999) -> Range:
     """The range of a value that is quantized to the levels 0 to 255, if it is never negative, or -127 to 127.
 
     Args:
@@ -187,7 +187,7 @@ def calibrate(
     batches: Iterable[Batch] | Mapping[str, Iterable[Batch]],
     *,
     method: Method = "mse",
-    percentile: float = 99.99,
+    percentile: float = 99.999,
     threads: int = 1,
 ) -> TernaryModel:
     """Give the graphs of a file the ranges that ``InferenceSession(..., activations="int8")`` needs.
@@ -273,7 +273,7 @@ def measure_values(
 
 
 def with_ranges(
-    graph: Graph, statistics: Sequence[ValueStatistics], method: Method = "mse", percentile: float = 99.99
+    graph: Graph, statistics: Sequence[ValueStatistics], method: Method = "mse", percentile: float = 99.999
 ) -> Graph:
     """The graph with a range for each value; what only moves numbers about keeps that of its input.
 

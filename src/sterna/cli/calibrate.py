@@ -52,7 +52,7 @@ def calibrate(
     ] = Method.mse,
     percentile: Annotated[
         float, typer.Option(metavar="P", help="percentile: magnitudes that are not clipped, in percent.")
-    ] = 99.99,
+    ] = 99.999,
     target: Annotated[
         Path | None, typer.Option("--out", metavar="NEW.sterna", help="Where to; by default into the file itself.")
     ] = None,
