@@ -93,7 +93,9 @@ class ValueStatistics:
         if not (math.isfinite(least) and math.isfinite(greatest)):
             raise DataError("a number is not finite")
         self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
-        self._widen(math.frexp(max(-least, greatest, 0.0))[1])
+        magnitude = max(-least, greatest)
+        if magnitude > 0.0:
+            self._widen(math.frexp(magnitude)[1])
         zeros = numbers.size - int(np.count_nonzero(numbers))
         # Dividing by a power of two rounds nothing.
         bins = (np.abs(numbers) * np.float32(1.0 / self.width)).astype(np.int64)
