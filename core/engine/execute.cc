@@ -57,7 +57,6 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
     Planes residual;
     Epilogue epilogue;
     epilogue.activation = step.activation;
-    epilogue.is_pixel = geometries_[places_[step.output].geometry].is_pixel.data();
     if (!step.conv.scale.empty()) epilogue.scale = step.conv.scale.data();
     if (!step.conv.shift.empty()) epilogue.shift = step.conv.shift.data();
     if (step.residual != kNothing) {

@@ -107,17 +107,9 @@ class Planner {
                 geometry.plane_stride = round_up(plane, kPlaneElements);
             }
             geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + 1, kPlaneElements);
-            if (geometry.plane_stride > kMaxArenaBytes / 8 ||
-                geometry.is_pixel.assign(geometry.plane_stride, 0) != Status::kOk) {
+            if (geometry.plane_stride > kMaxArenaBytes / 8) {
                 problem_ = "not enough memory for images of this size";
                 return;
-            }
-            for (std::size_t image = 0; image < plan_.images_; ++image) {
-                for (std::size_t y = 0; y < geometry.height; ++y) {
-                    std::int8_t* const row =
-                        geometry.is_pixel.data() + image * geometry.image_stride + y * geometry.pitch;
-                    std::fill(row, row + geometry.width, std::int8_t{-1});
-                }
             }
         }
     }
@@ -287,6 +279,16 @@ class Planner {
         return shape;
     }
 
+    // Levels from 0 on cut off what is below, and at their highest one what is above.
+    static Activation needed_activation(Activation activation, const Place& output) {
+        const bool is_positive = output.element == Element::kUint8 && output.levels.zero == 0;
+        if (is_positive && activation == Activation::kRelu) return Activation::kNone;
+        if (is_positive && activation == Activation::kRelu6 && output.levels.step * output.levels.highest <= 6.0f) {
+            return Activation::kNone;
+        }
+        return activation;
+    }
+
     void add_concat(const Group& group) {
         std::uint32_t channels = 0;
         for (const std::uint32_t value : node(group).inputs) {
@@ -331,7 +333,7 @@ class Planner {
             step.input = input;
             step.output = value_place_[group.value];
             if (group.residual != kNothing) step.residual = value_place_[group.residual];
-            step.activation = group.activation;
+            step.activation = needed_activation(group.activation, plan_.places_[step.output]);
             return step;
         };
         plan_.steps_.push_back(make(false));

@@ -31,7 +31,6 @@ struct Geometry {
     std::uint32_t pad_height = 0, pad_width = 0;
     std::size_t pitch = 1, image_stride = 1, plane_stride = 1;
     std::size_t margin = 0;  // elements before the first plane and after the last one
-    Buffer<std::int8_t> is_pixel;
 };
 
 // Memory for the planes of a value, or of a value split into phases for strided convolutions.

@@ -58,10 +58,21 @@ inline Floats activated(Floats y, Activation activation) {
     return y;
 }
 
-inline void store_levels(std::uint8_t* to, Floats y, const Levels& levels) {
-    const Floats none{};
-    const Floats level = smaller(larger(y * levels.inverse_step, none + levels.lowest), none + levels.highest);
-    store_rounded(to, level, levels.zero);
+// The levels of an output, in registers: stores of bytes may change anything that is in memory.
+struct LevelVectors {
+    explicit LevelVectors(const Levels& levels)
+        : inverse_step(Floats{} + levels.inverse_step),
+          lowest(Floats{} + levels.lowest),
+          highest(Floats{} + levels.highest),
+          step(Floats{} + levels.step),
+          zero(levels.zero) {}
+
+    Floats inverse_step, lowest, highest, step;
+    std::int32_t zero;
+};
+
+inline void store_levels(std::uint8_t* to, Floats y, const LevelVectors& levels) {
+    store_rounded(to, smaller(larger(y * levels.inverse_step, levels.lowest), levels.highest), levels.zero);
 }
 
 // Calls `work` with the first element and the number of elements for vectors of a run, the last one shorter.
@@ -89,15 +100,8 @@ inline Floats load_floats_up_to(const float* from, std::size_t count) {
 }
 
 // The levels of bytes.
-inline Floats load_levels_up_to(const std::uint8_t* from, const Levels& levels, std::size_t count) {
-    return to_floats(load_ints_up_to(from, count) - std::int32_t{levels.zero});
-}
-
-inline Ints load_mask_up_to(const std::int8_t* from, std::size_t count) {
-    if (count == kFloatLanes) return load_mask(from);
-    std::int8_t room[kFloatLanes] = {};
-    for (std::size_t i = 0; i < count; ++i) room[i] = from[i];
-    return load_mask(room);
+inline Floats load_levels_up_to(const std::uint8_t* from, std::int32_t zero, std::size_t count) {
+    return to_floats(load_ints_up_to(from, count) - zero);
 }
 
 inline void store_up_to(float* to, Floats y, std::size_t count) {
@@ -107,7 +111,7 @@ inline void store_up_to(float* to, Floats y, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) to[i] = room[i];
 }
 
-inline void store_levels_up_to(std::uint8_t* to, Floats y, const Levels& levels, std::size_t count) {
+inline void store_levels_up_to(std::uint8_t* to, Floats y, const LevelVectors& levels, std::size_t count) {
     if (count == kFloatLanes) return store_levels(to, y, levels);
     std::uint8_t room[kFloatLanes];
     store_levels(room, y, levels);
@@ -125,8 +129,10 @@ inline void activate(float* y, std::size_t count, Activation activation) {
 inline const float* to_floats(const Planes& planes, std::size_t at, std::size_t count, float* room) {
     if (planes.element == Element::kFloat32) return static_cast<const float*>(planes.origin) + at;
     const std::uint8_t* const q = static_cast<const std::uint8_t*>(planes.origin) + at;
+    const std::int32_t zero = planes.levels.zero;
+    const float step = planes.levels.step;
     for_vectors(count, [&](std::size_t i, std::size_t lanes) {
-        store_up_to(room + i, load_levels_up_to(q + i, planes.levels, lanes) * planes.levels.step, lanes);
+        store_up_to(room + i, load_levels_up_to(q + i, zero, lanes) * step, lanes);
     });
     return room;
 }
@@ -137,16 +143,10 @@ inline void from_floats(const Planes& planes, std::size_t at, const float* y, st
         return;
     }
     std::uint8_t* const q = static_cast<std::uint8_t*>(planes.origin) + at;
+    const LevelVectors levels(planes.levels);
     for_vectors(count, [&](std::size_t i, std::size_t lanes) {
-        store_levels_up_to(q + i, load_floats_up_to(y + i, lanes), planes.levels, lanes);
+        store_levels_up_to(q + i, load_floats_up_to(y + i, lanes), levels, lanes);
     });
-}
-
-// As from_floats, with zeros where no pixel is.
-inline void pixels_from_floats(const Planes& planes, std::size_t at, const std::int8_t* is_pixel, float* y,
-                               std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) y[i] = is_pixel[i] != 0 ? y[i] : 0.0f;
-    from_floats(planes, at, y, count);
 }
 
 // `Count` sums of filter `channel`, of elements from `flat` on; `excess` of each is too much.
@@ -156,13 +156,17 @@ inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epil
     const Floats none{};
     const Floats scale = none + epilogue.scale[channel], shift = none + epilogue.shift[channel];
     Output* const to = static_cast<Output*>(output.origin) + channel * output.plane_stride + flat;
+    const Activation activation = epilogue.activation;
+    const LevelVectors levels(output.levels);
     const Residual* residual = nullptr;
-    Levels levels;
+    Levels residual_levels;
     if (epilogue.residual != nullptr) {
         residual = static_cast<const Residual*>(epilogue.residual->origin) + channel * epilogue.residual->plane_stride +
                    flat;
-        levels = epilogue.residual->levels;
+        residual_levels = epilogue.residual->levels;
     }
+    const std::int32_t residual_zero = residual_levels.zero;
+    const float residual_step = residual_levels.step;
     const auto work = [&](std::size_t i, std::size_t lanes) {
         Floats y;
         if constexpr (std::is_same_v<Sum, float>) {
@@ -175,15 +179,18 @@ inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epil
             if constexpr (std::is_same_v<Residual, float>) {
                 y = y + load_floats_up_to(residual + i, lanes);
             } else {
-                y = y + load_levels_up_to(residual + i, levels, lanes) * levels.step;
+                y = y + load_levels_up_to(residual + i, residual_zero, lanes) * residual_step;
             }
         }
-        y = activated(y, kActivation == Activation::kNone ? epilogue.activation : kActivation);
-        y = (Floats)((Ints)y & load_mask_up_to(epilogue.is_pixel + flat + i, lanes));
+        if constexpr (kActivation == Activation::kNone) {
+            if (activation != Activation::kNone) y = activated(y, activation);
+        } else {
+            y = activated(y, kActivation);
+        }
         if constexpr (std::is_same_v<Output, float>) {
             store_up_to(to + i, y, lanes);
         } else {
-            store_levels_up_to(to + i, y, output.levels, lanes);
+            store_levels_up_to(to + i, y, levels, lanes);
         }
     };
     for (std::size_t i = 0; i + kFloatLanes <= Count; i += kFloatLanes) work(i, kFloatLanes);

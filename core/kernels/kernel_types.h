@@ -56,8 +56,6 @@ struct Epilogue {
     // Planes like those of the output, or nothing.
     const Planes* residual = nullptr;
     Activation activation = Activation::kNone;
-    // Of the elements of an output's plane: -1 for a pixel, 0 for what lies between.
-    const std::int8_t* is_pixel = nullptr;
 };
 
 // Offsets of inputs to add, and of inputs to subtract; of bytes at most kMaxTerms each, so that their sum fits int16.

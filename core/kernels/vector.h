@@ -81,17 +81,6 @@ inline Floats to_floats(Ints x) {
     return __builtin_convertvector(x, Floats);
 }
 
-// Bytes of 0 or -1 as lanes of 0 or -1.
-inline Ints load_mask(const std::int8_t* from) {
-#if defined(__AVX512F__)
-    return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#elif defined(__AVX2__)
-    return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-#else
-    return Ints{from[0], from[1], from[2], from[3]};
-#endif
-}
-
 // Nearest whole numbers, halves to even, plus `zero`; 0 to 255 after that.
 inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
 #if defined(__AVX512F__)

@@ -13,6 +13,7 @@ import sterna
 from sterna.cli import main
 from sterna.cli.packages import DISTRIBUTIONS, EXTRAS
 from sterna.data.paths import DATA_VARIABLE, data_root
+from sterna.session import instruction_sets
 
 
 def test_json_holds_machine_versions_and_data(
@@ -39,6 +40,13 @@ def test_instruction_sets_are_those_of_the_processor(capsys: pytest.CaptureFixtu
     assert sets
     assert all(name in words for name in sets)
     assert ("avx2" in sets) == ("avx2" in words)
+
+
+def test_kernels_are_listed_the_best_last(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", "--json"])
+    kernels = json.loads(capsys.readouterr().out)["processor"]["kernels"]
+    assert kernels[0] == "scalar"
+    assert kernels == instruction_sets()
 
 
 def test_the_default_data_folder_is_the_one_that_data_are_read_from(

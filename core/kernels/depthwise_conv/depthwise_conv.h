@@ -55,7 +55,6 @@ void depthwise_tiles(const DepthwiseConv& conv, std::uint32_t filter, std::size_
 }
 
 inline void depthwise_conv(const DepthwiseConv& conv, std::uint32_t first, std::uint32_t last) {
-    clear_tails(conv.output, first, last);
     for (std::uint32_t filter = first; filter < last; ++filter) {
         if (conv.element == Element::kFloat32) {
             depthwise_tiles<float, 4>(conv, filter, 0);
@@ -63,6 +62,7 @@ inline void depthwise_conv(const DepthwiseConv& conv, std::uint32_t first, std::
             depthwise_tiles<std::uint8_t, 2>(conv, filter, 0);
         }
     }
+    clear_gaps(conv.output, first, last);
 }
 
 }  // namespace

@@ -148,9 +148,38 @@ void adaptive_pool_rows(const Planes& input, const Planes& output, float* scratc
     }
 }
 
+// The mean of all pixels: of levels their exact sum, divided once.
+inline void global_average(const Planes& input, const Planes& output, std::uint32_t first, std::uint32_t last) {
+    const float count = static_cast<float>(input.height) * static_cast<float>(input.width);
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        clear_plane(output, channel, 0);
+        for (std::uint32_t image = 0; image < input.images; ++image) {
+            float total = 0.0f;
+            std::int64_t levels = 0;
+            for (std::uint32_t y = 0; y < input.height; ++y) {
+                const std::size_t at = row_at(input, channel, image, y);
+                if (input.element == Element::kFloat32) {
+                    const float* const row = static_cast<const float*>(input.origin) + at;
+                    for (std::uint32_t x = 0; x < input.width; ++x) total += row[x];
+                } else {
+                    const std::uint8_t* const row = static_cast<const std::uint8_t*>(input.origin) + at;
+                    std::int32_t sum = 0;
+                    for (std::uint32_t x = 0; x < input.width; ++x) sum += row[x];
+                    levels += sum - std::int64_t{input.levels.zero} * input.width;
+                }
+            }
+            if (input.element == Element::kUint8) total = static_cast<float>(levels) * input.levels.step;
+            const float mean = total / count;
+            from_floats(output, row_at(output, channel, image, 0), &mean, 1);
+        }
+    }
+}
+
 inline void adaptive_pool(Pool kind, const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
                           std::uint32_t last) {
-    if (kind == Pool::kMax) {
+    if (kind == Pool::kAverage && output.height == 1 && output.width == 1) {
+        global_average(input, output, first, last);
+    } else if (kind == Pool::kMax) {
         adaptive_pool_rows<Pool::kMax>(input, output, scratch, first, last);
     } else {
         adaptive_pool_rows<Pool::kAverage>(input, output, scratch, first, last);

@@ -95,8 +95,8 @@ void sparse_tiles(const SparseConv& conv, std::uint32_t first, std::uint32_t las
 
 template <class T, std::size_t Vectors>
 void sparse_conv(const SparseConv& conv, std::uint32_t first, std::uint32_t last) {
-    clear_tails(conv.output, first, last);
     sparse_tiles<T, Vectors>(conv, first, last, 0);
+    clear_gaps(conv.output, first, last);
 }
 
 // For planes of few elements: one at a time, in parts that do not wait for each other.
@@ -134,12 +134,12 @@ void gather_elements(const SparseConv& conv, std::uint32_t first, std::uint32_t 
 }
 
 inline void sparse_gather(const SparseConv& conv, std::uint32_t first, std::uint32_t last) {
-    clear_tails(conv.output, first, last);
     if (conv.element == Element::kFloat32) {
         gather_elements<float, float>(conv, first, last);
     } else {
         gather_elements<std::uint8_t, std::int32_t>(conv, first, last);
     }
+    clear_gaps(conv.output, first, last);
 }
 
 template <std::size_t Vectors>

@@ -43,6 +43,7 @@ def info(as_json: options.Json = False) -> None:
         ("Python", f"{report['python']} ({report['platform']})"),
         ("processor", processor["name"]),
         ("instruction sets", " ".join(processor["instruction_sets"]) or "unknown"),
+        ("kernels for", " ".join(processor["kernels"]) + " (the last one is taken; STERNA_ISA chooses another)"),
         ("cores", f"{processor['cores_usable']} usable of {processor['cores']}"),
         ("memory", in_bytes(report["memory_bytes"]) if report["memory_bytes"] else "unknown"),
         ("STERNA_DATA", f"{data['path']} ({'exists' if data['exists'] else 'does not exist'})"),
@@ -72,6 +73,7 @@ def collect() -> dict[str, Any]:
         "processor": {
             "name": name,
             "instruction_sets": [known for known in _INSTRUCTION_SETS if known in flags],
+            "kernels": _kernels(),
             "cores": os.cpu_count() or 1,
             "cores_usable": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         },
@@ -79,6 +81,14 @@ def collect() -> dict[str, Any]:
         "packages": packages,
         "data": {"path": str(root), "from_environment": bool(os.environ.get("STERNA_DATA")), "exists": root.is_dir()},
     }
+
+
+def _kernels() -> list[str]:
+    try:
+        from sterna.session import instruction_sets
+    except ImportError:  # the native core is missing, which is said in its own line
+        return []
+    return instruction_sets()
 
 
 def _memory_bytes() -> int | None:
