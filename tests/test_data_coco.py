@@ -20,8 +20,8 @@ from sterna.data import coco_file as coco_file_module
 from sterna.data import load_data, make_loader
 from sterna.data.coco import CocoDataset, flip, load_coco
 from sterna.data.coco_file import read_coco
-from sterna.data.image_folder import UnreadableImageError, read_image
 from sterna.errors import ConfigError, DataError, MissingDependencyError
+from sterna.pictures import UnreadableImageError, read_image
 
 pytest.importorskip("faster_coco_eval", reason="COCO data need faster-coco-eval")
 

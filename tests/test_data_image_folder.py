@@ -12,8 +12,9 @@ from torchvision import transforms
 
 from sterna.config import DataConfig
 from sterna.data import load_data, make_loader
-from sterna.data.image_folder import UnreadableImageError, random_crop_box, read_image
+from sterna.data.image_folder import random_crop_box
 from sterna.errors import ConfigError, DataError
+from sterna.pictures import UnreadableImageError, read_image
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -25,10 +25,11 @@ from torch.utils.data import DataLoader
 from sterna.config import DataConfig
 from sterna.data import shards as shards_module
 from sterna.data.dataset import Batch, BatchDataset, DataSplits, Normalization
-from sterna.data.image_folder import MEAN, STD, UnreadableImageError, load_image_folder
+from sterna.data.image_folder import MEAN, STD, load_image_folder
 from sterna.data.loader import WindowShuffleSampler, make_loader
 from sterna.data.shards import ShardDataset, index_shards, list_shards, load_shards
 from sterna.errors import ConfigError, DataError, SternaError
+from sterna.pictures import UnreadableImageError
 
 CLASSES = ("cat", "dog", "owl")
 SHARDS = 6

@@ -83,9 +83,11 @@ def test_all_public_names_resolve() -> None:
 def test_public_names_are_these() -> None:
     assert sterna.__all__ == sorted(sterna.__all__)
     assert set(sterna.__all__) == {
-        "CheckpointError", "ConfigError", "DataError", "FormatError", "MissingDependencyError", "NotTernaryError",
-        "Int8Tensor", "Recipe", "SternaError", "SternaFile", "TernaryConfig", "TernaryModel", "TernaryTensor",
-        "capture", "capture_detector", "compress", "convert", "export_onnx", "inspect", "load", "prepare", "save",
+        "CheckpointError", "ConfigError", "DataError", "FormatError", "InferenceSession", "Int8Tensor",
+        "MissingDependencyError", "NotTernaryError", "Recipe", "SternaError", "SternaFile", "TernaryConfig",
+        "TernaryModel", "TernaryTensor",
+        "calibrate", "capture", "capture_detector", "compress", "convert", "export_onnx", "inspect",
+        "instruction_sets", "load", "prepare", "save",
     }  # fmt: skip
 
 

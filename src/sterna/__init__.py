@@ -20,6 +20,7 @@ from sterna.errors import (
 from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
 
 if TYPE_CHECKING:
+    from sterna.calibration import calibrate
     from sterna.capturing import capture, capture_detector
     from sterna.config import Recipe, TernaryConfig
     from sterna.container import SternaFile, save
@@ -28,20 +29,24 @@ if TYPE_CHECKING:
     from sterna.inspection import inspect
     from sterna.loading import load
     from sterna.preparation import prepare
+    from sterna.session import InferenceSession, instruction_sets
     from sterna.train.run import compress
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "InferenceSession": "sterna.session",
     "Recipe": "sterna.config",
     "SternaFile": "sterna.container",
     "TernaryConfig": "sterna.config",
+    "calibrate": "sterna.calibration",
     "capture": "sterna.capturing",
     "capture_detector": "sterna.capturing",
     "compress": "sterna.train.run",
     "convert": "sterna.conversion",
     "export_onnx": "sterna.export.onnx",
     "inspect": "sterna.inspection",
+    "instruction_sets": "sterna.session",
     "load": "sterna.loading",
     "prepare": "sterna.preparation",
     "save": "sterna.container",
@@ -52,6 +57,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "FormatError",
+    "InferenceSession",
     "Int8Tensor",
     "MissingDependencyError",
     "NotTernaryError",
@@ -61,12 +67,14 @@ __all__ = [
     "TernaryConfig",
     "TernaryModel",
     "TernaryTensor",
+    "calibrate",
     "capture",
     "capture_detector",
     "compress",
     "convert",
     "export_onnx",
     "inspect",
+    "instruction_sets",
     "load",
     "prepare",
     "save",

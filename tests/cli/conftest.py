@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from cli.command import RECIPE, sterna_process
+from sterna.container import read, save
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,23 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     assert result.returncode == 0, result.stderr
     run_dir = folder / "runs" / "tiny"
     return Run(run_dir, run_dir / "tiny.sterna", recipe, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="session")
+def captured_file(finished_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the finished run, with a graph that is not calibrated."""
+    from sterna.capturing import capture
+    from sterna.loading import load
+
+    path = tmp_path_factory.mktemp("captured") / "tiny.sterna"
+    save(replace(read(finished_run.file), graphs=(capture(load(finished_run.file), (1, 8, 8)),)), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def calibrated_file(captured_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, calibrated by the command itself."""
+    path = tmp_path_factory.mktemp("calibrated") / "tiny.sterna"
+    result = sterna_process("calibrate", captured_file, "--out", path, folder=path.parent)
+    assert (result.returncode, result.stderr) == (0, "")
+    return path

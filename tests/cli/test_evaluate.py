@@ -33,6 +33,8 @@ def test_the_measured_accuracy_is_exactly_the_reported_one(finished_run: Run, tm
     result = sterna_process("evaluate", finished_run.file, "--json", "--threads", "1", folder=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     document = json.loads(result.stdout)
+    assert (document["engine"], document["activations"]) == ("torch", "float32")
+    assert document["images_per_second"] > 0
     reported = json.loads(finished_run.stdout)["metrics"]
     assert document["equal"] is True
     assert document["measured"]["top1"] == document["stored"]["top1"] == reported["top1"]
@@ -42,7 +44,9 @@ def test_the_measured_accuracy_is_exactly_the_reported_one(finished_run: Run, tm
 def test_the_table_says_that_they_are_equal(finished_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(finished_run.file)]) == 0
     text = capsys.readouterr().out
-    assert [line.split()[0] for line in text.splitlines()] == ["file", "data", "measured", "stored", "equal"]
+    assert [line.split()[0] for line in text.splitlines()] == [
+        "file", "data", "engine", "measured", "speed", "stored", "equal",
+    ]  # fmt: skip
     assert text.rstrip().endswith("yes, exactly")
 
 
@@ -123,3 +127,58 @@ def test_a_strange_recipe_in_a_file_is_refused(
     path = tmp_path / "strange.sterna"
     save(replace(model, metadata={**model.metadata, "recipe": recipe}), path)
     refusal(capsys, path)
+
+
+class TestNativeEngine:
+    def test_float32_gives_the_answers_of_pytorch(
+        self, captured_file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        torch_document = evaluate_json(capsys, captured_file)
+        document = evaluate_json(capsys, captured_file, "--engine", "native", "--against", "torch", "--threads", "2")
+        assert document["different_top1"] == 0
+        assert document["equal"] is True
+        for key in ("top1", "top5", "images"):
+            assert document["measured"][key] == torch_document["measured"][key]
+        assert document["measured"]["loss"] == pytest.approx(torch_document["measured"]["loss"], rel=1e-5)
+        assert (document["engine"], document["activations"]) == ("native", "float32")
+        assert document["images_per_second"] > 0
+
+    def test_int8_loses_little(self, calibrated_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = (calibrated_file, "--engine", "native", "--activations", "int8", "--against", "torch")
+        document = evaluate_json(capsys, *arguments)
+        assert abs(document["measured"]["top1"] - document["stored"]["top1"]) < 2
+        assert document["different_top1"] <= 15
+        assert main(["evaluate", *map(str, arguments)]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "engine native, int8 activations" in shown
+        assert f"another top-1 answer for {document['different_top1']} images" in shown
+
+    def test_any_size_of_batches_gives_the_same(
+        self, calibrated_file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = (calibrated_file, "--engine", "native", "--activations", "int8")
+        first, second = (evaluate_json(capsys, *arguments, "--batch-size", size)["measured"] for size in ("7", "64"))
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-6)
+        assert first["top1"] == second["top1"]
+
+    @pytest.mark.parametrize("option", [("--activations", "int8"), ("--against", "torch")])
+    def test_its_options_are_refused_with_pytorch(
+        self, option: tuple[str, str], captured_file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert "are for --engine native" in refusal(capsys, captured_file, *option)
+
+    def test_a_file_without_a_graph_and_one_that_is_not_calibrated_are_refused(
+        self, finished_run: Run, captured_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "bare.sterna"
+        save(replace(read(finished_run.file), graphs=()), path)
+        assert "holds no graph" in refusal(capsys, path, "--engine", "native")
+        assert "not calibrated" in refusal(capsys, captured_file, "--engine", "native", "--activations", "int8")
+
+    def test_a_detector_is_refused(self, captured_file: Path, tmp_path: Path) -> None:
+        from sterna.cli.native import load_classifier
+        from sterna.cli.options import Activations
+        from sterna.errors import ConfigError
+
+        with pytest.raises(ConfigError, match="evaluates classifiers only, this is for detection: use torch"):
+            load_classifier(captured_file, "detection", Activations.float32, None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,12 @@ from PIL import Image
 from torch import nn
 
 import sterna
-from cli.command import is_one_line_error, sterna_process
+from cli.command import ENVIRONMENT, is_one_line_error, sterna_process
 from sterna.cli import main
-from sterna.data.image_folder import read_image
 from sterna.models import build_model
+from sterna.pictures import Preprocessing, read_image
 from sterna.preparation import prepare, set_phase, update_masks
-from sterna.tasks.prediction import Preprocessing, classify
+from sterna.tasks.prediction import classify
 
 DETECTOR = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
 DETECTOR_ARGUMENTS = {"num_classes": 3, "min_size": 64, "max_size": 96, "box_score_thresh": 0.0}
@@ -123,8 +125,8 @@ class TestClassifier:
     ) -> None:
         paths = [picture(tmp_path / f"{seed}.png", seed=seed) for seed in range(3)]
         result = document(capsys, classifier, *paths)
-        assert list(result) == ["file", "task", "images"]
-        assert (result["file"], result["task"]) == (str(classifier), "classification")
+        assert list(result) == ["file", "task", "engine", "images"]
+        assert (result["file"], result["task"], result["engine"]) == (str(classifier), "classification", "torch")
         assert [entry["path"] for entry in result["images"]] == [str(path) for path in paths]
         model = sterna.load(classifier)
         preprocessing = Preprocessing.from_metadata(CLASSIFIER)
@@ -251,6 +253,7 @@ class TestDetector:
         assert result == {
             "file": str(detector),
             "task": "instance-segmentation",
+            "engine": "torch",
             "images": [
                 {
                     "path": str(tmp_path / "a.png"),
@@ -392,3 +395,72 @@ def test_the_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     assert "  sterna run" in text.split("Examples:")[1]
     assert all(option in text for option in ("--top", "--threshold", "--output", "--threads", "--json", "--force"))
+
+
+class TestEngine:
+    @pytest.fixture
+    def pictures(self, tmp_path: Path) -> list[Path]:
+        sizes = [(20, 16), (8, 8), (5, 31), (64, 64)]
+        return [picture(tmp_path / f"{seed}.png", size, seed) for seed, size in enumerate(sizes)]
+
+    def test_a_file_with_a_graph_is_run_by_the_native_engine_with_the_answers_of_pytorch(
+        self, captured_file: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        native = document(capsys, captured_file, *pictures)
+        expected = document(capsys, captured_file, *pictures, "--engine", "torch")
+        assert (native["engine"], expected["engine"]) == ("native", "torch")
+        for found, wanted in zip(native["images"], expected["images"], strict=True):
+            assert [entry["label"] for entry in found["predictions"]] == [
+                entry["label"] for entry in wanted["predictions"]
+            ]
+            assert [entry["probability"] for entry in found["predictions"]] == pytest.approx(
+                [entry["probability"] for entry in wanted["predictions"]], rel=1e-4
+            )
+
+    def test_a_classifier_needs_neither_pytorch_nor_torchvision(
+        self, captured_file: Path, pictures: list[Path], tmp_path: Path
+    ) -> None:
+        # Typer itself needs pydantic.
+        absent = ("torch", "torchvision", "torchmetrics", "accelerate", "yaml", "safetensors", "sklearn")
+        code = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from sterna.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+        arguments = ["run", str(captured_file), *map(str, pictures), "--json"]
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, *arguments],
+            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [len(entry["predictions"]) for entry in json.loads(result.stdout)["images"]] == [5] * 4
+
+    def test_8_bit_activations_are_chosen_by_an_option(
+        self, calibrated_file: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        exact = document(capsys, calibrated_file, *pictures)["images"]
+        rounded = document(capsys, calibrated_file, *pictures, "--activations", "int8", "--threads", "2")["images"]
+        assert exact != rounded
+        for one, other in zip(exact, rounded, strict=True):
+            assert one["predictions"][0]["probability"] == pytest.approx(
+                other["predictions"][0]["probability"], abs=0.1
+            )
+
+    def test_a_file_without_a_graph_is_run_by_pytorch_unless_told_otherwise(
+        self, classifier: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert document(capsys, classifier, *pictures)["engine"] == "torch"
+        assert "holds no graph" in refusal(capsys, classifier, *pictures, "--engine", "native")
+        assert "is for the native engine" in refusal(capsys, classifier, *pictures, "--activations", "int8")
+
+    def test_a_detector_is_not_run_by_the_native_engine(
+        self, detector: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert "use --engine torch" in refusal(capsys, detector, *pictures, "--engine", "native")

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from sterna import __version__
 from sterna.cli.benchmark import benchmark
+from sterna.cli.calibrate import calibrate
 from sterna.cli.compress import compress
 from sterna.cli.evaluate import evaluate
 from sterna.cli.export import export
@@ -79,5 +80,5 @@ def _options(
     del version
 
 
-for _command in (compress, evaluate, run, inspect, transcode, export, benchmark, info):
+for _command in (compress, evaluate, run, inspect, calibrate, transcode, export, benchmark, info):
     app.command()(_command)

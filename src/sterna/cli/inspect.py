@@ -59,6 +59,13 @@ def inspect(
     console.print(output.pairs(_totals(contents), title="\nThe whole file"))
 
 
+class _Known(dict[str, object]):
+    """What is missing in a file's metadata is told so."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
 def percent(fraction: float | None) -> str:
     """A fraction in percent, or nothing."""
     return "" if fraction is None else f"{100 * fraction:.1f} %"
@@ -81,6 +88,9 @@ def _totals(contents: Inspection) -> list[tuple[str, str]]:
         ("not ternary", ", ".join(contents.not_ternary) or "nothing"),
         ("graph", "; ".join(map(_graph, contents.graphs)) or "none: only PyTorch can run this model"),
     ]
+    calibration = contents.metadata.get("calibration")
+    if isinstance(calibration, dict) and any(graph.calibrated for graph in contents.graphs):
+        rows.append(("calibration", "{method}, {images} images of {data}".format_map(_Known(calibration))))
     if isinstance(model, dict):
         rows.insert(0, ("model", str(model.get("name"))))
     if isinstance(metrics, dict) and isinstance(metrics.get("top1"), int | float):

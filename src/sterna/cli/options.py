@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class Activations(StrEnum):
+    """Types of activations in the native engine."""
+
+    float32 = "float32"
+    int8 = "int8"
+
 
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout; everything else goes to stderr.")
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, metavar="N", help="Processor threads for PyTorch; by default it decides."),
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        help="Processor threads; by default 1 for the native engine, and what PyTorch decides for itself.",
+    ),
+]
+ActivationType = Annotated[
+    Activations,
+    typer.Option(
+        "--activations", help="Native engine: exact float32, or 8 bits with the ranges of `sterna calibrate`."
+    ),
 ]
 
 

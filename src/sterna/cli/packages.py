@@ -4,7 +4,7 @@ EXTRAS = {
     "typer": "cli",
     "rich": "cli",
     "accelerate": "train",
-    "PIL": "train",
+    "PIL": "run",
     "pydantic": "train",
     "yaml": "train",
     "safetensors": "train",

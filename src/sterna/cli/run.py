@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +19,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+    from sterna.pictures import Preprocessing
+
 DRAWN_SUFFIX = ".detections.png"
 # Those that torchvision's ImageFolder reads.
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+
+
+class Engine(StrEnum):
+    """What computes the network."""
+
+    auto = "auto"
+    native = "native"
+    torch = "torch"
+
 
 _Prediction = dict[str, Any]
 _Predictor = Callable[[Path, "Image"], list[_Prediction]]
@@ -41,6 +53,14 @@ def run(
     folder: Annotated[
         Path, typer.Option("--output", metavar="DIR", help="Detectors: where to draw to; it is made if needed.")
     ] = Path(),
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="native: Sterna's own engine, for classifiers with a graph; needs no PyTorch. torch: any file. "
+            "auto: native where the file allows it."
+        ),
+    ] = Engine.auto,
+    activations: options.ActivationType = options.Activations.float32,
     threads: options.Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Replace drawn pictures that exist.")] = False,
     as_json: options.Json = False,
@@ -62,37 +82,51 @@ def run(
     """
     if not 0 <= threshold <= 1:
         raise ConfigError(f"--threshold must be 0 to 1, got {threshold}")
+    from sterna import pictures
     from sterna.container import SternaFile
 
-    metadata = SternaFile.open(file, whole_checksum=True).metadata
+    stored = SternaFile.open(file, whole_checksum=True)
+    metadata = stored.metadata
     paths = _list_pictures(images)
-    from sterna.loading import load
-    from sterna.tasks import prediction
-
     try:
-        task = prediction.read_task(metadata)
-        labels = prediction.read_labels(metadata)
-        is_classifier = task == prediction.CLASSIFICATION
-        preprocessing = prediction.Preprocessing.from_metadata(metadata) if is_classifier else None
+        task = pictures.read_task(metadata)
+        labels = pictures.read_labels(metadata)
+        is_classifier = task == pictures.CLASSIFICATION
+        preprocessing = pictures.Preprocessing.from_metadata(metadata) if is_classifier else None
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
+    if engine is Engine.auto:
+        has_graph = any(graph.name == "" for graph in stored.graphs)
+        engine = Engine.native if is_classifier and has_graph else Engine.torch
+    if engine is Engine.native and not is_classifier:
+        raise ConfigError(f"{file}: the native engine runs classifiers only, this is for {task}: use --engine torch")
+    if engine is Engine.torch and activations is not options.Activations.float32:
+        raise ConfigError(f"--activations {activations.value} is for the native engine, which does not run {file}")
     drawings = {} if is_classifier else _plan_drawings(paths, folder, force=force)
-    options.use_threads(threads)
-    with output.progress("load") as progress:
-        model = load(file, progress=progress)
-
-    def classify(path: Path, image: Image) -> list[_Prediction]:
-        del path
+    predict: _Predictor
+    if engine is Engine.native:
         assert preprocessing is not None
-        classes = prediction.classify(model, image, preprocessing, labels, count=top)
-        return [{"label": label, "probability": probability} for label, probability in classes]
+        predict = _native_classifier(file, preprocessing, labels, top, activations, threads)
+    else:
+        from sterna.loading import load
+        from sterna.tasks import prediction
 
-    def detect(path: Path, image: Image) -> list[_Prediction]:
-        return _detect_and_draw(model, image, labels, threshold, drawings[path])
+        options.use_threads(threads)
+        with output.progress("load") as progress:
+            model = load(file, progress=progress)
 
+        def classify(path: Path, image: Image) -> list[_Prediction]:
+            del path
+            assert preprocessing is not None
+            return _named(prediction.classify(model, image, preprocessing, labels, count=top))
+
+        def detect(path: Path, image: Image) -> list[_Prediction]:
+            return _detect_and_draw(model, image, labels, threshold, drawings[path])
+
+        predict = classify if is_classifier else detect
     if not is_classifier:
         folder.mkdir(parents=True, exist_ok=True)
-    done, failures = _predict_all(paths, classify if is_classifier else detect)
+    done, failures = _predict_all(paths, predict)
     if failures and len(paths) == 1:
         raise DataError(failures[0])
     for failure in failures:
@@ -102,7 +136,7 @@ def run(
             {"path": path, "predictions": found} | ({} if is_classifier else {"drawn": drawings[path]})
             for path, found in done
         ]
-        output.print_json({"file": file, "task": task, "images": entries})
+        output.print_json({"file": file, "task": task, "engine": engine.value, "images": entries})
     elif done:
         _show(done, is_classifier=is_classifier)
         if not is_classifier:
@@ -155,7 +189,7 @@ def _plan_drawings(paths: Sequence[Path], folder: Path, *, force: bool) -> dict[
 
 def _predict_all(paths: Sequence[Path], predict: _Predictor) -> tuple[list[tuple[Path, list[_Prediction]]], list[str]]:
     """Predictions of the pictures that could be done, and what was wrong with the others."""
-    from sterna.data.image_folder import read_image
+    from sterna.pictures import read_image
 
     done: list[tuple[Path, list[_Prediction]]] = []
     failures: list[str] = []
@@ -172,6 +206,34 @@ def _predict_all(paths: Sequence[Path], predict: _Predictor) -> tuple[list[tuple
                     failures.append(f"'{path}': {error}")
             progress(count, len(paths))
     return done, failures
+
+
+def _native_classifier(
+    file: Path,
+    preprocessing: Preprocessing,
+    labels: Sequence[str],
+    top: int,
+    activations: options.Activations,
+    threads: int | None,
+) -> _Predictor:
+    from sterna.pictures import prepare_picture, top_classes
+    from sterna.session import InferenceSession
+
+    # A few pictures are done sooner than kernels have been compared.
+    session = InferenceSession(file, threads=threads or 1, activations=activations.value, tune=False)
+
+    def classify(path: Path, image: Image) -> list[_Prediction]:
+        del path
+        logits = session.run(prepare_picture(image, preprocessing))
+        if isinstance(logits, dict) or logits.ndim != 2:
+            raise DataError("the network does not answer as a classifier, with logits of shape (1, classes)")
+        return _named(top_classes(logits[0], labels, top))
+
+    return classify
+
+
+def _named(classes: Sequence[tuple[str, float]]) -> list[_Prediction]:
+    return [{"label": label, "probability": probability} for label, probability in classes]
 
 
 def _detect_and_draw(

@@ -2,6 +2,7 @@
 
 from sterna.container.files import synchronize_folder, write_whole
 from sterna.container.reader import SternaFile, decode, read
+from sterna.container.rewriting import with_description
 from sterna.container.writer import Coder, coded_bytes, encode, save
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "read",
     "save",
     "synchronize_folder",
+    "with_description",
     "write_whole",
 ]

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -31,7 +31,7 @@ from sterna.container.layout import (
     Section,
 )
 from sterna.errors import SternaError
-from sterna.graph import encode_graphs
+from sterna.graph import Graph, encode_graphs
 from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
 from sterna.varint import varint
 
@@ -109,17 +109,29 @@ def _parts(model: TernaryModel, coder: Coder, progress: Progress | None) -> Iter
     for part in _sections(model, coder, progress):
         crc = zlib.crc32(part, crc)
         yield part
-    yield _section(Section.END, CHECKSUM.pack(crc))
+    yield end_section(crc)
+
+
+def end_section(crc: int) -> bytes:
+    """The last section, which holds the checksum of all bytes before it."""
+    return _section(Section.END, CHECKSUM.pack(crc))
+
+
+def describing_sections(metadata: Mapping[str, Any], graphs: Sequence[Graph], tensors: Sequence[str]) -> list[bytes]:
+    """The sections of metadata and graphs, where there are any; they follow that of the tensors' names."""
+    sections = []
+    if metadata:
+        sections.append(_section(Section.METADATA, _text(_metadata_text(metadata), "the metadata"), OPTIONAL))
+    if graphs:
+        text = _text(encode_graphs(graphs, tensors), "the graph", _core.MAX_GRAPH_BYTES)
+        sections.append(_section(Section.GRAPH, text, OPTIONAL))
+    return sections
 
 
 def _sections(model: TernaryModel, coder: Coder, progress: Progress | None) -> Iterator[bytes]:
     yield PREFIX.pack(MAGIC, VERSION, 0)
     yield _section(Section.TENSORS, _text(_table(model), "the names of the tensors"))
-    if model.metadata:
-        yield _section(Section.METADATA, _text(_metadata_text(model.metadata), "the metadata"), OPTIONAL)
-    if model.graphs:
-        graphs = encode_graphs(model.graphs, list(model.tensors))
-        yield _section(Section.GRAPH, _text(graphs, "the graph", _core.MAX_GRAPH_BYTES), OPTIONAL)
+    yield from describing_sections(model.metadata, model.graphs, list(model.tensors))
     trits, arrays = _TritSection(coder), _ArraySection()
     total = sum(_values(tensor).size for tensor in model.tensors.values())
     done = 0

@@ -29,10 +29,11 @@ from torch import Tensor
 from sterna.config import DataConfig
 from sterna.data.coco_file import CocoAnnotations, read_coco, starts_of
 from sterna.data.dataset import FIRST_AUGMENTATION_STREAM, BatchDataset, DataSplits, DetectionBatch, hold_out
-from sterna.data.image_folder import UnreadableImageError, find_readable, read_image
+from sterna.data.image_folder import find_readable
 from sterna.data.paths import resolve_data_path
 from sterna.data.randomness import Indices, random_fractions, random_words
 from sterna.errors import ConfigError, DataError
+from sterna.pictures import UnreadableImageError, read_image
 
 BACKGROUND = "background"
 PIXEL_MAXIMUM = 255.0

@@ -17,9 +17,8 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.datasets import ImageFolder
-from torchvision.transforms.v2 import functional as F
 
 from sterna.config import DataConfig
 from sterna.data.dataset import (
@@ -34,6 +33,7 @@ from sterna.data.paths import resolve_data_path
 from sterna.data.pixels import Pixels
 from sterna.data.randomness import Indices, random_fractions, random_words
 from sterna.errors import ConfigError, DataError
+from sterna.pictures import UnreadableImageError, cut_centre, read_image, scale_short_side
 
 DEFAULT_IMAGE_SIZE = 224
 MEAN = (0.485, 0.456, 0.406)
@@ -48,46 +48,9 @@ _CROP_ATTEMPTS = 10
 _FRACTIONS_PER_ATTEMPT = 4
 
 
-class UnreadableImageError(DataError):
-    """A picture cannot be decoded.
-
-    A worker process hands its error over as one text, the traceback, and raises this class again from that text;
-    its last line is the message that was meant.
-    """
-
-    def __init__(self, message: str) -> None:
-        last_line = message.strip().rsplit("\n", 1)[-1]
-        super().__init__(last_line.removeprefix(f"{type(self).__module__}.{type(self).__qualname__}: "))
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode one picture as RGB.
-
-    Raises:
-        UnreadableImageError: the file cannot be read or decoded; the text names it.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:
-        raise unreadable_image(f"'{path}'", error) from error
-
-
-def unreadable_image(place: str, error: Exception) -> UnreadableImageError:
-    """What to raise for any error in reading a picture.
-
-    Pillow's decoders raise whatever their format's parser stumbles on, and each of it means a bad file.
-    """
-    unknown = isinstance(error, UnidentifiedImageError)
-    reason = "unknown format" if unknown else " ".join(str(error).split()) or type(error).__name__
-    return UnreadableImageError(f"{place} is not a readable image: {reason}")
-
-
 def resize_and_crop(image: Image.Image, size: int, resize: int) -> Image.Image:
     """Scale the short side to ``resize`` pixels, then cut the ``size`` x ``size`` centre (evaluation)."""
-    scaled = F.resize(image, [resize], antialias=True)
-    centre: Image.Image = F.center_crop(scaled, [size, size])
-    return centre
+    return cut_centre(scale_short_side(image, resize), size, size)
 
 
 def random_crop_box(width: int, height: int, fractions: Sequence[float]) -> tuple[int, int, int, int]:

@@ -37,12 +37,12 @@ from sterna.data.image_folder import (
     PictureDataset,
     check_evaluation_names,
     make_splits,
-    unreadable_image,
 )
 from sterna.data.paths import resolve_data_path
 from sterna.data.randomness import Indices
 from sterna.data.tar import Member, read_members
 from sterna.errors import ConfigError, DataError
+from sterna.pictures import unreadable_image
 
 PICTURE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp"})
 LARGEST_PICTURE_BYTES = 64 << 20

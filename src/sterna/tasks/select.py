@@ -11,9 +11,9 @@ from torch import nn
 
 from sterna.config import DetectionConfig, Recipe
 from sterna.errors import ConfigError
+from sterna.pictures import CLASSIFICATION, INSTANCE_SEGMENTATION, read_task
 from sterna.tasks.classification import Classification
 from sterna.tasks.distillation import make_teacher
-from sterna.tasks.prediction import CLASSIFICATION, INSTANCE_SEGMENTATION, read_task
 from sterna.tasks.task import Task
 
 
