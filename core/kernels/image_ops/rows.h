@@ -126,7 +126,7 @@ inline void flatten(const Planes& input, const Planes& output, float* scratch, s
                 read_row(input, channel, image, row, scratch);
                 const std::size_t feature = (std::size_t{channel} * input.height + row) * input.width;
                 for (std::uint32_t x = 0; x < input.width; ++x) {
-                    from_floats(output, (feature + x) * output.plane_stride + image, scratch + x, 1);
+                    from_floats(output, (feature + x) * output.plane_stride + image * output.image_stride, scratch + x, 1);
                 }
             }
         }
