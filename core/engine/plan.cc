@@ -15,7 +15,16 @@ constexpr std::uint32_t kFewImages = 8;
 constexpr std::uint64_t kSparseInverse = 4;
 // Planes are multiples of this, so that vectors of int16 and of float32 may write their ends.
 constexpr std::size_t kPlaneElements = kAlignment / sizeof(std::int16_t);
-constexpr std::uint64_t kMaxArenaBytes = std::uint64_t{1} << 36;
+// Elements of the planes of a value: offsets are int32. With it no product of sizes exceeds 64 bits.
+constexpr std::uint64_t kMaxPlanesElements = 0x7fffffff;
+// Far beyond any network; places are found in a time that grows with the square of their number.
+constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
+constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
+constexpr float kSmallestStep = 1e-36f;
+// So that sums of int32 hold every sum of levels times weights.
+constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
+// Of whole numbers of 8 bits: -128 is one.
+constexpr std::uint64_t kLargestInt8 = 128;
 
 std::size_t round_up(std::size_t value, std::size_t unit) {
     return (value + unit - 1) / unit * unit;
@@ -28,7 +37,8 @@ Levels levels_of(const Range& range) {
     levels.lowest = is_signed ? -127.0f : 0.0f;
     levels.highest = is_signed ? 127.0f : 255.0f;
     levels.step = (is_signed ? std::max(-range.low, range.high) : range.high) / levels.highest;
-    if (!(levels.step > 0.0f)) levels.step = 1.0f;
+    // Nor is there an inverse of the smallest numbers.
+    if (!(levels.step > kSmallestStep)) levels.step = 1.0f;
     levels.inverse_step = 1.0f / levels.step;
     return levels;
 }
@@ -41,6 +51,12 @@ class Planner {
         : graph_(graph), weights_(weights), options_(options), plan_(plan), problem_(problem) {}
 
     void run() {
+        std::size_t node_inputs = 0;
+        for (const GraphNode& node : graph_.nodes) node_inputs += node.inputs.size();
+        if (graph_.nodes.size() > kMaxNodes || node_inputs > kMaxNodeInputs) {
+            problem_ = "the graph has too many nodes for the engine";
+            return;
+        }
         shapes_ = infer_shapes(graph_, plan_.inputs_, weights_, problem_);
         if (!problem_.empty()) return;
         groups_ = fuse(graph_, shapes_);
@@ -52,6 +68,7 @@ class Planner {
         make_geometries();
         if (!problem_.empty()) return;
         make_value_places();
+        if (!problem_.empty()) return;
         for (std::uint32_t i = 0; i < graph_.inputs.size(); ++i) add_load(i);
         for (const Group& group : groups_) {
             add_group(group);
@@ -98,7 +115,9 @@ class Planner {
             geometry.pad_height = std::max({direct[i].top, direct[i].bottom, split[i].top + split[i].bottom});
             geometry.pad_width = std::max({direct[i].left, direct[i].right, split[i].left + split[i].right});
             geometry.pitch = std::size_t{geometry.width} + geometry.pad_width;
+            // Up to 2^31 rows of 2^31 elements.
             geometry.image_stride = (std::size_t{geometry.height} + geometry.pad_height) * geometry.pitch;
+            if (geometry.image_stride > kMaxPlanesElements / plan_.images_) return refuse_size();
             const std::size_t plane = plan_.images_ * geometry.image_stride;
             if (is_few(geometry)) {
                 geometry.plane_stride = plane;
@@ -106,8 +125,9 @@ class Planner {
                 geometry.plane_stride = round_up(plane, kPlaneElements);
             }
             geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + 1, kPlaneElements);
-            if (geometry.plane_stride > kMaxArenaBytes / 8 ||
-                geometry.is_pixel.assign(geometry.plane_stride, 0) != Status::kOk) {
+            table_bytes_ += geometry.plane_stride;
+            if (table_bytes_ > options_.max_bytes) return refuse_size();
+            if (geometry.is_pixel.assign(geometry.plane_stride, 0) != Status::kOk) {
                 problem_ = "not enough memory for images of this size";
                 return;
             }
@@ -126,16 +146,22 @@ class Planner {
                plan_.images_ < kFewImages;
     }
 
+    void refuse_size() { problem_ = "the batch or the image is too large"; }
+
     std::uint32_t add_place(std::uint64_t channels, std::uint32_t geometry_number, Element element, Levels levels) {
         const Geometry& geometry = plan_.geometries_[geometry_number];
         Place place;
+        if (channels > kMaxPlanesElements / geometry.plane_stride) {
+            refuse_size();
+            channels = 0;
+        }
         place.channels = static_cast<std::uint32_t>(channels);
         place.geometry = geometry_number;
         place.element = element;
         place.levels = levels;
         const std::uint64_t elements = 2 * geometry.margin + channels * geometry.plane_stride;
         const std::uint64_t bytes = elements * (element == Element::kFloat32 ? sizeof(float) : sizeof(std::int16_t));
-        if (channels > 0x7fffffff || elements > 0x7fffffff) problem_ = "the batch or the image is too large";
+        if (elements > kMaxPlanesElements || bytes > options_.max_bytes) refuse_size();
         place.bytes = round_up(static_cast<std::size_t>(bytes), kAlignment);
         plan_.places_.push_back(place);
         return static_cast<std::uint32_t>(plan_.places_.size() - 1);
@@ -316,9 +342,16 @@ class Planner {
         std::uint32_t input = value_place_[node.inputs[0]];
         const ConvReach reach = conv_reach(request.shape, request.input, request.output);
         if (!reach.is_direct) input = split_place(node.inputs[0], request, reach);
+        if (!problem_.empty()) return;
         const Place& place = plan_.places_[input];
         request.element = place.element;
         request.input_levels = place.levels;
+        const std::uint64_t largest = weights.kind == Weights::Kind::kSigns ? 1 : kLargestInt8;
+        const auto highest = static_cast<std::uint64_t>(place.levels.highest);
+        if (place.element == Element::kInt16 && weights.width > kMaxInt32Sum / (largest * highest)) {
+            problem_ = "tensor " + weights_.tensor_name(node.tensors[0]) + " has too many weights a filter for 8-bit activations";
+            return;
+        }
         request.geometry = &plan_.geometries_[plan_.places_[value_place_[group.value]].geometry];
         request.is_split = !reach.is_direct;
         request.is_few = is_few(*request.geometry);
@@ -332,8 +365,9 @@ class Planner {
             step.activation = group.activation;
             return step;
         };
-        plan_.steps_.push_back(make(false));
-        const Step& step = plan_.steps_.back();
+        plan_.steps_.push_back(make(!options_.is_tuned && options_.prefers_dense));
+        Step& step = plan_.steps_.back();
+        step.form = std::min(options_.sparse_form, plan_.kernels_->sparse_form_count - 1);
         if (!options_.is_tuned || step.kind != StepKind::kSparse) return;
         if (weights.nonzeros() * kSparseInverse >= std::uint64_t{weights.filters} * weights.width) {
             alternatives_.push_back({plan_.steps_.size() - 1, make(true)});
@@ -361,7 +395,12 @@ class Planner {
             return step.output;
         }
         const Place& source = plan_.places_[value_place_[value]];
-        const std::uint64_t planes = std::uint64_t{source.channels} * shape.stride_height * shape.stride_width;
+        const std::uint64_t phases = std::uint64_t{shape.stride_height} * shape.stride_width;
+        if (phases > kMaxPlanesElements / source.channels) {
+            refuse_size();
+            return kNothing;
+        }
+        const std::uint64_t planes = source.channels * phases;
         const std::uint32_t place = add_place(planes, geometry, source.element, source.levels);
         Step& step = add_step(StepKind::kSplit, kNothing);
         step.input = value_place_[value];
@@ -372,7 +411,10 @@ class Planner {
         return place;
     }
 
-    void need_scratch(std::size_t floats) { plan_.scratch_floats_ = std::max(plan_.scratch_floats_, floats + 64); }
+    void need_scratch(std::size_t floats) {
+        plan_.scratch_floats_ = std::max(plan_.scratch_floats_, floats + 64);
+        if (plan_.scratch_floats_ * sizeof(float) > options_.max_bytes) refuse_size();
+    }
 
     // First fit, the largest first among those that live at the same time.
     void place_in_arena() {
@@ -412,7 +454,7 @@ class Planner {
                                            }),
                           number);
         }
-        if (plan_.arena_bytes_ > kMaxArenaBytes) problem_ = "the batch or the image is too large";
+        if (plan_.arena_bytes_ > options_.max_bytes) refuse_size();
     }
 
     struct Split {
@@ -430,6 +472,7 @@ class Planner {
     std::vector<std::uint32_t> value_place_;
     std::vector<Split> splits_;
     std::vector<Alternative> alternatives_;
+    std::uint64_t table_bytes_ = 0;  // of the tables of pixels
 };
 
 std::unique_ptr<Plan> Plan::make(const Graph& graph, const std::vector<Shape>& inputs, std::uint32_t images,
