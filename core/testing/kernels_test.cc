@@ -1,7 +1,7 @@
 // Compares the engine with plain loops, on every instruction set of the processor that runs it:
 //     kernels_test [seed [networks [runs]]]
-// Integer inference must give the bits of the reference, whatever the form of a kernel, the instruction set and the number of
-// threads; float32 must be as near as rounding allows.
+// Integer inference must give the bits of the reference, whatever the form of a kernel, the instruction set and the
+// number of threads; float32 must be as near as rounding allows.
 #include <atomic>
 #include <cmath>
 #include <cstdio>
@@ -220,7 +220,8 @@ Case small_network() {
     for (;;) {
         Case one = sterna::testing::random_graph(random);
         std::size_t convolutions = 0;
-        for (const sterna::GraphNode& node : one.network.graph.nodes) convolutions += node.tensors[0] != sterna::kNoTensor;
+        for (const sterna::GraphNode& node : one.network.graph.nodes)
+            convolutions += node.tensors[0] != sterna::kNoTensor;
         if (convolutions >= 3 && one.inputs[0].images > 1 && one.inputs[0].height > 4) return one;
     }
 }

@@ -41,7 +41,8 @@ class Builder {
     }
 
     std::uint32_t add(Operator op, const std::vector<std::uint32_t>& inputs, const Image& shape,
-                      const std::vector<std::uint32_t>& attributes = {}, const std::vector<std::uint32_t>& tensors = {}) {
+                      const std::vector<std::uint32_t>& attributes = {},
+                      const std::vector<std::uint32_t>& tensors = {}) {
         GraphNode node;
         node.op = op;
         node.inputs = inputs;
@@ -95,7 +96,8 @@ class Builder {
     std::uint32_t add_convolution(std::uint32_t value, std::uint32_t most_filters) {
         constexpr std::uint32_t kKernels[] = {1, 3, 5, 7, 2};
         const Image x = shapes_[value];
-        std::uint32_t rows = kKernels[random_.between(0, 4)], columns = random_.one_in(4) ? kKernels[random_.between(0, 4)] : rows;
+        std::uint32_t rows = kKernels[random_.between(0, 4)],
+                      columns = random_.one_in(4) ? kKernels[random_.between(0, 4)] : rows;
         const std::uint32_t down = random_.one_in(2) ? 1 : random_.between(1, 3);
         const std::uint32_t across = random_.one_in(4) ? random_.between(1, 3) : down;
         const std::uint32_t dilation_down = random_.one_in(3) ? random_.between(1, 3) : 1;
@@ -111,7 +113,9 @@ class Builder {
         }
         std::uint32_t filters = random_.between(1, most_filters);
         if (groups > 1) filters = groups * random_.between(1, std::max(1u, std::min(3u, most_filters / groups)));
-        const auto room = [](std::uint32_t size, std::uint32_t before, std::uint32_t after) { return size + before + after; };
+        const auto room = [](std::uint32_t size, std::uint32_t before, std::uint32_t after) {
+            return size + before + after;
+        };
         if (room(x.height, pads[0], pads[2]) < dilation_down * (rows - 1) + 1 ||
             room(x.width, pads[1], pads[3]) < dilation_across * (columns - 1) + 1) {
             rows = columns = 1;
@@ -183,7 +187,8 @@ void add_pool(Builder& builder, std::uint32_t value) {
     Random& random = builder.random();
     const Image& x = builder.shape(value);
     const bool is_max = random.one_in(2);
-    const std::uint32_t rows = random.between(1, std::min(3u, x.height)), columns = random.between(1, std::min(3u, x.width));
+    const std::uint32_t rows = random.between(1, std::min(3u, x.height)),
+                        columns = random.between(1, std::min(3u, x.width));
     const std::uint32_t down = random.between(1, 3), across = random.between(1, 3);
     const std::uint32_t top = random.between(0, rows - 1), left = random.between(0, columns - 1);
     const bool is_ceil = random.one_in(2);
@@ -281,8 +286,8 @@ Case random_convolution(Random& random) {
         const std::uint32_t images = random.one_in(2) ? 1 : random.between(1, 20);
         Builder builder(random, images);
         const std::uint32_t largest = random.one_in(4) ? 3 : 19;
-        std::uint32_t value = builder.add_input(
-            {random.between(1, random.one_in(3) ? 70 : 9), random.between(1, largest), random.between(1, largest), false});
+        std::uint32_t value = builder.add_input({random.between(1, random.one_in(3) ? 70 : 9),
+                                                 random.between(1, largest), random.between(1, largest), false});
         // A value before it, so that its input has been computed in its turn.
         if (random.one_in(3)) value = builder.add(any_activation(random), {value}, builder.shape(value));
         const std::uint32_t from = value;

@@ -224,12 +224,14 @@ class Computation {
             float scale = weight.scale.empty() ? 1.0f : weight.scale[weight.scale.size() == 1 ? 0 : o];
             if (weight.kind == Tensor::Kind::kFloat && grid.is_levels) {
                 float largest = 0.0f;
-                for (std::size_t i = 0; i < width; ++i) largest = std::max(largest, std::fabs(weight.real[o * width + i]));
+                for (std::size_t i = 0; i < width; ++i)
+                    largest = std::max(largest, std::fabs(weight.real[o * width + i]));
                 scale = largest / 127.0f;
             }
             for (std::size_t i = 0; i < width; ++i) {
                 const bool is_float = weight.kind == Tensor::Kind::kFloat;
-                real[i] = static_cast<double>(is_float ? weight.real[o * width + i] : static_cast<float>(weight.whole[o * width + i]));
+                real[i] = static_cast<double>(is_float ? weight.real[o * width + i]
+                                                       : static_cast<float>(weight.whole[o * width + i]));
                 if (!grid.is_levels) continue;
                 if (!is_float) {
                     whole[i] = weight.whole[o * width + i];
@@ -242,7 +244,8 @@ class Computation {
             if (group.affine != kNothing) {
                 const GraphNode& affine = graph_.nodes[group.affine];
                 scale *= network_.tensors[affine.tensors[0]].real[o];
-                shift = shift * network_.tensors[affine.tensors[0]].real[o] + network_.tensors[affine.tensors[1]].real[o];
+                shift =
+                    shift * network_.tensors[affine.tensors[0]].real[o] + network_.tensors[affine.tensors[1]].real[o];
             }
             const std::uint32_t first = o / (filters / groups) * in_group;
             for (std::uint32_t n = 0; n < y.images; ++n) {
@@ -252,7 +255,8 @@ class Computation {
                         double real_sum = 0.0;
                         for (std::uint32_t c = 0; c < in_group; ++c) {
                             for (std::uint32_t k = 0; k < rows; ++k) {
-                                const std::int64_t row = std::int64_t{i} * down + std::int64_t{k} * dilation_down - a[2];
+                                const std::int64_t row =
+                                    std::int64_t{i} * down + std::int64_t{k} * dilation_down - a[2];
                                 if (row < 0 || row >= x.height) continue;
                                 for (std::uint32_t l = 0; l < columns; ++l) {
                                     const std::int64_t column =

@@ -21,8 +21,8 @@ struct Value {
     std::size_t size() const { return std::size_t{images} * channels * height * width; }
 };
 
-// All values for one input. Where a value is empty it is fused into another one. With `is_integer` every number is the one
-// that the engine must compute, bit for bit; without, sums are made in float64.
+// All values for one input. Where a value is empty it is fused into another one. With `is_integer` every number is the
+// one that the engine must compute, bit for bit; without, sums are made in float64.
 std::vector<Value> compute(const Network& network, const std::vector<Value>& inputs, bool is_integer);
 
 }  // namespace sterna::testing
