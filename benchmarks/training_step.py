@@ -27,9 +27,9 @@ from torch.nn import functional as F
 
 from sterna.config import OptimizerConfig, TernaryConfig
 from sterna.container import write_whole
+from sterna.machine import peak_bytes
 from sterna.models import build_model
 from sterna.preparation import prepare, set_phase, update_masks
-from sterna.train.memory import peak_bytes
 from sterna.train.optimizer import make_optimizer
 
 MASK_INTERVAL = 10

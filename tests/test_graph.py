@@ -53,7 +53,7 @@ def test_the_specification_lists_every_operator_as_it_is() -> None:
     [
         (lambda: graph_of(inputs=()), "must have up to 256 inputs"),
         (lambda: graph_of(outputs=()), "must have up to 256 inputs and 1024 outputs, and one of each, got 1 and 0"),
-        (lambda: graph_of(inputs=(GraphInput("x", (-1,)),)), r"'x' must have up to 8 sizes from 0 on, got \(-1,\)"),
+        (lambda: graph_of(inputs=(GraphInput("x", (-1,)),)), r"'x' must have 1 or 3 sizes from 0 .*, got \(-1,\)"),
         (lambda: graph_of(inputs=(INPUT, INPUT)), "names that differ"),
         (lambda: graph_of(outputs=(("y", 0), ("y", 0))), "names that differ"),
         (lambda: graph_of(outputs=(("y", 1),)), "output 'y' must be a value below 1, got 1"),
@@ -64,7 +64,7 @@ def test_the_specification_lists_every_operator_as_it_is() -> None:
         (lambda: graph_of(Node("pad", (0,))), "must have attributes"),
         (lambda: graph_of(Node("max_pool2d", (0,), (), POOL | {"stride_width": 0})), "stride_width must be an integer"),
         (lambda: graph_of(Node("max_pool2d", (0,), (), POOL | {"ceil_mode": 2})), "from 0 to 1, got 2"),
-        (lambda: graph_of(Node("max_pool2d", (0,), (), POOL | {"pad_top": 1 << 31})), "pad_top must be an integer"),
+        (lambda: graph_of(Node("max_pool2d", (0,), (), POOL | {"pad_top": 1 << 25})), "pad_top must be an integer"),
         (lambda: graph_of(Node("resize_nearest", (0,), (), {"height": 0, "width": 0})), "from 1 to"),
         (lambda: graph_of(Node("resize_nearest", (0, 0), (), {"height": 2, "width": 2})), "from 0 to 0, got 2"),
         (lambda: graph_of(ranges=((0.0, 1.0),) * 2), "there must be 1 ranges or none, got 2"),

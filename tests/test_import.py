@@ -85,7 +85,7 @@ def test_public_names_are_these() -> None:
     assert set(sterna.__all__) == {
         "CheckpointError", "ConfigError", "DataError", "FormatError", "MissingDependencyError", "NotTernaryError",
         "Int8Tensor", "Recipe", "SternaError", "SternaFile", "TernaryConfig", "TernaryModel", "TernaryTensor",
-        "capture", "capture_detector", "compress", "convert", "inspect", "load", "prepare", "save",
+        "capture", "capture_detector", "compress", "convert", "export_onnx", "inspect", "load", "prepare", "save",
     }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def test_a_graph_has_a_row_and_its_bytes_are_of_the_header(inspection: Inspectio
     save(graph_model(), tmp_path / "graph.sterna")
     result = inspect(tmp_path / "graph.sterna")
     whole, head = result.graphs
-    assert (whole.name, whole.inputs, whole.outputs) == ("", {"images": (3, 224, 0), "Möwe": ()}, ("logits", "again"))
+    assert (whole.name, whole.inputs, whole.outputs) == ("", {"images": (3, 224, 0), "Möwe": (5,)}, ("logits", "again"))
     assert (head.name, head.nodes, head.calibrated, whole.calibrated) == ("roi_heads.box", 2, True, False)
     assert result.graph_bytes == result.header_bytes - inspection.header_bytes - 12
     assert (inspection.graphs, inspection.graph_bytes) == ((), 0)

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from digits_runs import STEPS_PER_EPOCH, digits_recipe, epoch_lines, read_lines, sha256, step_lines
 from safetensors.torch import save_file
 from torch import nn
 
+from sterna.capturing import capture
 from sterna.config import Recipe
 from sterna.container import read
 from sterna.data import load_data
@@ -19,7 +21,9 @@ from sterna.errors import ConfigError, DataError, SternaError
 from sterna.loading import load
 from sterna.models import build_model
 from sterna.preparation import layer_signs, ternary_layers
+from sterna.reference.graph_runner import run_graph
 from sterna.tasks.classification import evaluate
+from sterna.train import recorder
 from sterna.train.checkpoint import load_checkpoint
 from sterna.train.loop import TrainingLoop
 from sterna.train.recipe import dump_recipe, load_recipe
@@ -76,6 +80,31 @@ def test_a_file_says_where_it_comes_from(finished: CompressResult) -> None:
     assert metadata["recipe"] == RECIPE.model_dump(mode="json")
     assert metadata["source_sha256"] is None
     assert metadata["preprocessing"]["input_shape"] == [1, 8, 8]
+
+
+@pytest.mark.parametrize("kept", ["path", "best_path"])
+def test_a_file_holds_the_graph_of_its_network(finished: CompressResult, kept: str) -> None:
+    stored = read(getattr(finished, kept))
+    (graph,) = stored.graphs
+    assert graph == capture(load(finished.path), (1, 8, 8))
+    images = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        expected = load(getattr(finished, kept))(images).numpy()
+    np.testing.assert_allclose(run_graph(graph, stored, {"input": images.numpy()})["output"], expected, atol=1e-4)
+    assert finished.graph_problem is None
+
+
+def test_a_network_that_cannot_be_captured_gives_a_file_without_a_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise SternaError("aten.gelu at 'act'")
+
+    monkeypatch.setattr(recorder, "capture", refuse)
+    result = compress(digits_recipe(), tmp_path / "run", progress=False)
+    assert read(result.path).graphs == ()
+    assert result.graph_problem == "aten.gelu at 'act'"
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["graph_problem"] == "aten.gelu at 'act'"
 
 
 def test_the_log_has_a_line_for_each_epoch_and_each_interval(finished: CompressResult) -> None:

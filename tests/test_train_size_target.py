@@ -86,6 +86,13 @@ def test_a_file_that_has_its_size_is_left_alone() -> None:
     assert SizeTarget(100_000).find_factor(lambda _: 99_800) == 1.0
 
 
+def test_room_for_the_metrics_is_left_where_factors_change_the_size_in_leaps() -> None:
+    def size(factor: float) -> int:
+        return 8_948 if factor >= 1.0 else 8_999
+
+    assert size(SizeTarget(9_000).find_factor(size)) == 8_948
+
+
 @given(exact=st.floats(0.8, 1.3))
 def test_thresholds_move_by_the_factor_that_makes_the_size(exact: float) -> None:
     def size(factor: float) -> int:

@@ -6,10 +6,6 @@
 namespace sterna {
 namespace {
 
-// The largest sum that int16 holds.
-constexpr std::uint32_t kMaxSum = 32767;
-// Float32 holds whole numbers exactly up to 2^24, so many products of levels and 8-bit weights.
-constexpr std::size_t kMaxExactTaps = (1u << 24) / (255 * 127);
 constexpr float kInt8Largest = 127.0f;
 
 // A tap's row or column in the planes that are read: phase, and pixels from the output's.
@@ -32,17 +28,18 @@ class ConvPlanner {
         make_taps();
         const std::uint32_t in_group = request_.input.channels / request_.shape.groups;
         const bool is_depthwise = in_group == 1 && request_.shape.groups > 1;
-        const bool is_integer = request_.element == Element::kInt16;
+        const bool is_integer = request_.element == Element::kUint8;
         step_.conv.filters_per_group = weights.filters / request_.shape.groups;
         step_.conv.group_stride = group_stride_;
         step_.units = weights.filters;
         const std::uint64_t pixels = std::uint64_t{request_.output.height} * request_.output.width * request_.images;
         step_.operations = pixels * (is_signs ? weights.nonzeros() : std::uint64_t{weights.filters} * weights.width);
-        if (is_depthwise && !request_.is_few && (!is_integer || weights.width <= kMaxExactTaps)) {
+        if (is_depthwise && !request_.is_few) {
             step_.kind = StepKind::kDepthwise;
             step_.conv.filters_per_channel = step_.conv.filters_per_group;
             step_.conv.taps = taps_;
-            make_float_weights(is_integer);
+            if (is_integer && taps_.size() % 2 != 0) step_.conv.taps.push_back(taps_.back());
+            make_rows(step_.conv.taps.size());
         } else if (is_signs && !prefers_dense) {
             step_.kind = request_.is_few ? StepKind::kGather : StepKind::kSparse;
             make_lists();
@@ -81,13 +78,14 @@ class ConvPlanner {
         group_stride_ = static_cast<std::size_t>(channels * phases * plane);
     }
 
-    // Lists of offsets, cut so that sums of levels fit int16: each addition and subtraction counts at most the largest level.
+    // Lists of offsets, cut so that sums of bytes fit int16: 128 additions of at most 255 are 32,640, so many subtractions as
+    // much below 0, and what lies between fits too.
+    static_assert(kMaxTerms * 255 <= 32767);
+
     void make_lists() {
         const Weights& weights = *request_.weights;
         ConvData& data = step_.conv;
-        const bool is_integer = request_.element == Element::kInt16;
-        const auto highest = static_cast<std::uint32_t>(request_.input_levels.highest);
-        const bool is_signed = request_.input_levels.lowest < 0.0f;
+        const bool is_integer = request_.element == Element::kUint8;
         for (std::uint32_t filter = 0; filter < weights.filters; ++filter) {
             const auto base =
                 static_cast<std::int32_t>(filter / data.filters_per_group * group_stride_);
@@ -96,14 +94,7 @@ class ConvPlanner {
             const std::uint32_t all = weights.begin[filter + 1] - weights.begin[filter];
             const std::uint32_t subtracted = all - added;
             std::uint32_t chunks = 1;
-            if (is_integer) {
-                // Levels from 0 on: sums lie between those of all subtractions and those of all additions.
-                const std::uint32_t most = kMaxSum / highest;
-                const std::uint32_t count = is_signed ? all : std::max(added, subtracted);
-                chunks = std::max(1u, (count + most - 1) / most);
-                // Uneven halves of an odd cut must not exceed the bound together.
-                while (is_signed && share(added, chunks) + share(subtracted, chunks) > most) ++chunks;
-            }
+            if (is_integer) chunks = std::max(1u, (std::max(added, subtracted) + kMaxTerms - 1) / kMaxTerms);
             data.offset_begin.push_back(static_cast<std::uint32_t>(data.offsets.size()));
             data.chunk_begin.push_back(static_cast<std::uint32_t>(data.chunks.size()));
             std::uint32_t next_added = 0, next_subtracted = 0;
@@ -138,7 +129,7 @@ class ConvPlanner {
     // What the sums of a filter are multiplied with before everything else.
     float filter_scale(std::uint32_t filter) const {
         const Weights& weights = *request_.weights;
-        if (weights.kind != Weights::Kind::kFloat || request_.element != Element::kInt16) return weights.scale[filter];
+        if (weights.kind != Weights::Kind::kFloat || request_.element != Element::kUint8) return weights.scale[filter];
         float largest = 0.0f;
         for (std::size_t i = 0; i < weights.width; ++i) {
             largest = std::max(largest, std::fabs(weights.real[filter * weights.width + i]));
@@ -146,16 +137,22 @@ class ConvPlanner {
         return largest / kInt8Largest;
     }
 
-    void make_float_weights(bool is_integer) {
+    // One filter after the other, with weights of zero up to `width`.
+    void make_rows(std::size_t width) {
+        const bool is_integer = request_.element == Element::kUint8;
         std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
             read_filter(filter, is_integer, row);
-            step_.conv.floats.insert(step_.conv.floats.end(), row.begin(), row.end());
+            row.resize(width, 0.0f);
+            if (is_integer) {
+                for (const float weight : row) step_.conv.shorts.push_back(static_cast<std::int16_t>(weight));
+            } else {
+                step_.conv.floats.insert(step_.conv.floats.end(), row.begin(), row.end());
+            }
         }
     }
 
     void make_dot_weights() {
-        const bool is_integer = request_.element == Element::kInt16;
         ConvData& data = step_.conv;
         data.taps = taps_;
         // Neighbours at equal distances need no list.
@@ -163,30 +160,28 @@ class ConvPlanner {
         for (std::size_t i = 0; i < taps_.size(); ++i) {
             if (taps_[i] != static_cast<std::int32_t>(i * data.tap_stride)) data.tap_stride = 0;
         }
-        if (!is_integer) return make_float_weights(false);
-        std::vector<float> row;
-        for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
-            read_filter(filter, true, row);
-            for (const float weight : row) data.shorts.push_back(static_cast<std::int16_t>(weight));
-        }
+        make_rows(taps_.size());
     }
 
     // Blocks of filters; those that are missing in a group's last block have weights of zero.
     void make_blocks() {
-        const bool is_integer = request_.element == Element::kInt16;
+        const bool is_integer = request_.element == Element::kUint8;
         ConvData& data = step_.conv;
         data.taps = taps_;
-        // Pairs of taps: the second one of an odd number has a weight of zero.
-        if (is_integer && data.taps.size() % 2 != 0) data.taps.push_back(data.taps.back());
+        // Those that are missing in the last taps that are taken together have weights of zero.
+        const std::uint32_t together = is_integer ? request_.dense_taps : 1;
+        while (data.taps.size() % together != 0) data.taps.push_back(data.taps.back());
         const std::size_t taps = data.taps.size();
         const std::uint32_t groups = request_.shape.groups;
         data.blocks_per_group = (data.filters_per_group + kFiltersPerBlock - 1) / kFiltersPerBlock;
         step_.units = data.blocks_per_group * groups;
         const std::size_t count = std::size_t{step_.units} * taps * kFiltersPerBlock;
-        if (is_integer) {
+        if (!is_integer) {
+            data.floats.assign(count, 0.0f);
+        } else if (together == 2) {
             data.shorts.assign(count, 0);
         } else {
-            data.floats.assign(count, 0.0f);
+            data.bytes.assign(count, 0);
         }
         std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
@@ -196,18 +191,23 @@ class ConvPlanner {
                 filter / data.filters_per_group * data.blocks_per_group + in_group / kFiltersPerBlock;
             const std::size_t f = in_group % kFiltersPerBlock;
             for (std::size_t i = 0; i < row.size(); ++i) {
-                if (is_integer) {
-                    data.shorts[block * taps * kFiltersPerBlock + (i / 2 * kFiltersPerBlock + f) * 2 + i % 2] =
-                        static_cast<std::int16_t>(row[i]);
+                const std::size_t at = block * taps * kFiltersPerBlock +
+                                       (i / together * kFiltersPerBlock + f) * together + i % together;
+                if (!is_integer) {
+                    data.floats[at] = row[i];
+                } else if (together == 2) {
+                    data.shorts[at] = static_cast<std::int16_t>(row[i]);
                 } else {
-                    data.floats[(block * taps + i) * kFiltersPerBlock + f] = row[i];
+                    data.bytes[at] = static_cast<std::int8_t>(row[i]);
                 }
             }
         }
     }
 
     void make_epilogue() {
-        const float step = request_.element == Element::kInt16 ? request_.input_levels.step : 1.0f;
+        const bool is_integer = request_.element == Element::kUint8;
+        const float step = is_integer ? request_.input_levels.step : 1.0f;
+        std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
             float scale = filter_scale(filter) * step;
             float shift = request_.bias != nullptr ? request_.bias->real[filter] : 0.0f;
@@ -216,6 +216,12 @@ class ConvPlanner {
                 shift = shift * request_.affine_scale->real[filter] + request_.affine_shift->real[filter];
             }
             step_.conv.scale.push_back(scale);
+            std::int32_t total = 0;
+            if (is_integer && request_.input_levels.zero != 0) {
+                read_filter(filter, true, row);
+                for (const float weight : row) total += static_cast<std::int32_t>(weight);
+            }
+            step_.conv.excess.push_back(request_.input_levels.zero * total);
             step_.conv.shift.push_back(shift);
         }
     }
@@ -232,6 +238,14 @@ ConvReach conv_reach(const ConvShape& conv, const Shape& input, const Shape& out
     ConvReach reach;
     reach.is_direct = conv.stride_height == 1 && conv.stride_width == 1 && input.height == output.height &&
                       input.width == output.width;
+    const std::uint64_t all = std::uint64_t{conv.stride_height} * conv.stride_width;
+    for (std::uint32_t y = 0; y < conv.kernel_height; ++y) {
+        const std::int64_t row = tap(y, conv.dilation_height, conv.pad_top, conv.stride_height).phase;
+        for (std::uint32_t x = 0; x < conv.kernel_width; ++x) {
+            const std::int64_t column = tap(x, conv.dilation_width, conv.pad_left, conv.stride_width).phase;
+            reach.phases |= all > 64 ? ~std::uint64_t{0} : std::uint64_t{1} << (row * conv.stride_width + column);
+        }
+    }
     for (std::uint32_t y = 0; y < conv.kernel_height; ++y) {
         const std::int64_t shift = tap(y, conv.dilation_height, conv.pad_top, conv.stride_height).shift;
         reach.top = std::max(reach.top, static_cast<std::uint32_t>(std::max<std::int64_t>(0, -shift)));

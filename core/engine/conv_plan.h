@@ -12,6 +12,7 @@ namespace sterna {
 struct ConvReach {
     bool is_direct = false;  // stride 1 and an output of the input's size: the planes are those of the value
     std::uint32_t top = 0, left = 0, bottom = 0, right = 0;
+    std::uint64_t phases = 0;  // bits of those that are read; all where there are more than 64
 
     void include(const ConvReach& other) {
         top = top > other.top ? top : other.top;
@@ -35,6 +36,7 @@ struct ConvRequest {
     const Geometry* geometry = nullptr;  // of the output, and of the planes that are read
     bool is_split = false;
     bool is_few = false;
+    std::uint32_t dense_taps = 2;  // that the dense kernel takes together of bytes
 };
 
 // Signs become lists, unless `prefers_dense`, which makes them weights like others.

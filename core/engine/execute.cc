@@ -26,7 +26,7 @@ std::unique_ptr<Plan::Arena> Plan::take_arena(unsigned threads) const {
 Planes Plan::planes(std::uint32_t place_number, unsigned char* arena) const {
     const Place& place = places_[place_number];
     const Geometry& geometry = geometries_[place.geometry];
-    const std::size_t element = place.element == Element::kFloat32 ? sizeof(float) : sizeof(std::int16_t);
+    const std::size_t element = place.element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
     Planes planes;
     planes.origin = arena + place.offset + geometry.margin * element;
     planes.element = place.element;
@@ -44,10 +44,10 @@ Planes Plan::planes(std::uint32_t place_number, unsigned char* arena) const {
 // Before the first plane and after the last one convolutions read zeros, where other values have been before.
 void Plan::clear_margins(const Step& step, unsigned char* arena) const {
     const Place& place = places_[step.output];
-    const std::size_t element = place.element == Element::kFloat32 ? sizeof(float) : sizeof(std::int16_t);
+    const std::size_t element = place.element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
     const std::size_t margin = geometries_[place.geometry].margin * element;
-    std::memset(arena + place.offset, 0, margin);
-    std::memset(arena + place.offset + place.bytes - margin, 0, margin);
+    std::memset(arena + place.offset, place.levels.zero, margin);
+    std::memset(arena + place.offset + place.bytes - margin, place.levels.zero, margin);
 }
 
 void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std::uint32_t first,
@@ -57,7 +57,6 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
     Planes residual;
     Epilogue epilogue;
     epilogue.activation = step.activation;
-    epilogue.is_pixel = geometries_[places_[step.output].geometry].is_pixel.data();
     if (!step.conv.scale.empty()) epilogue.scale = step.conv.scale.data();
     if (!step.conv.shift.empty()) epilogue.shift = step.conv.shift.data();
     if (step.residual != kNothing) {
@@ -78,13 +77,14 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             conv.offset_begin = data.offset_begin.data();
             conv.chunks = data.chunks.data();
             conv.chunk_begin = data.chunk_begin.data();
+            conv.excess = data.excess.data();
             conv.output = output;
             conv.epilogue = epilogue;
             if (step.kind == StepKind::kGather) {
                 kernels_->sparse_gather(conv, first, last);
             } else {
                 const SparseForm& form = kernels_->sparse_forms[step.form];
-                (input.element == Element::kFloat32 ? form.run_float32 : form.run_int16)(conv, first, last);
+                (input.element == Element::kFloat32 ? form.run_float32 : form.run_uint8)(conv, first, last);
             }
             return;
         }
@@ -97,7 +97,8 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             conv.group_stride = data.group_stride;
             conv.filters_per_group = data.filters_per_group;
             conv.blocks_per_group = data.blocks_per_group;
-            conv.weights = data.floats.empty() ? static_cast<const void*>(data.shorts.data()) : data.floats.data();
+            conv.weights = data.weights();
+            conv.excess = data.excess.data();
             conv.output = output;
             conv.epilogue = epilogue;
             kernels_->dense_conv(conv, first, last);
@@ -112,7 +113,8 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             product.tap_stride = data.tap_stride;
             product.group_stride = data.group_stride;
             product.filters_per_group = data.filters_per_group;
-            product.weights = data.floats.empty() ? static_cast<const void*>(data.shorts.data()) : data.floats.data();
+            product.weights = data.weights();
+            product.excess = data.excess.data();
             product.output = output;
             product.epilogue = epilogue;
             kernels_->dense_dot(product, first, last);
@@ -126,14 +128,15 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             conv.offsets = data.taps.data();
             conv.channel_stride = data.group_stride;
             conv.filters_per_channel = data.filters_per_channel;
-            conv.weights = data.floats.data();
+            conv.weights = data.weights();
+            conv.excess = data.excess.data();
             conv.output = output;
             conv.epilogue = epilogue;
             kernels_->depthwise_conv(conv, first, last);
             return;
         }
         case StepKind::kMap: {
-            const std::size_t element = output.element == Element::kFloat32 ? sizeof(float) : sizeof(std::int16_t);
+            const std::size_t element = output.element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
             output.origin = static_cast<unsigned char*>(output.origin) +
                             step.channel_begin * output.plane_stride * element;
             kernels_->map(input, epilogue, output, first, last);

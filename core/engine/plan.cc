@@ -13,18 +13,18 @@ namespace {
 constexpr std::uint32_t kFewImages = 8;
 // Layers with more than one weight in so many are also tried with a kernel that multiplies.
 constexpr std::uint64_t kSparseInverse = 4;
-// Planes are multiples of this, so that vectors of int16 and of float32 may write their ends.
-constexpr std::size_t kPlaneElements = kAlignment / sizeof(std::int16_t);
+// Planes are multiples of this, so that vectors of bytes may write their ends.
+constexpr std::size_t kPlaneElements = kAlignment;
 // Elements of the planes of a value: offsets are int32. With it no product of sizes exceeds 64 bits.
 constexpr std::uint64_t kMaxPlanesElements = 0x7fffffff;
 // Far beyond any network; places are found in a time that grows with the square of their number.
 constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
 constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
 constexpr float kSmallestStep = 1e-36f;
-// So that sums of int32 hold every sum of levels times weights.
+// So that int32 holds every sum of bytes times weights.
 constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
-// Of whole numbers of 8 bits: -128 is one.
-constexpr std::uint64_t kLargestInt8 = 128;
+constexpr std::uint64_t kLargestByte = 255;
+constexpr std::uint64_t kLargestInt8 = 128;  // of either sign
 
 std::size_t round_up(std::size_t value, std::size_t unit) {
     return (value + unit - 1) / unit * unit;
@@ -40,6 +40,7 @@ Levels levels_of(const Range& range) {
     // Nor is there an inverse of the smallest numbers.
     if (!(levels.step > kSmallestStep)) levels.step = 1.0f;
     levels.inverse_step = 1.0f / levels.step;
+    levels.zero = is_signed ? 128 : 0;
     return levels;
 }
 
@@ -82,9 +83,7 @@ class Planner {
 
   private:
     const GraphNode& node(const Group& group) const { return graph_.nodes[group.node]; }
-    static bool is_conv(const GraphNode& node) {
-        return node.op == Operator::kConv2d || node.op == Operator::kLinear;
-    }
+    static bool is_conv(const GraphNode& node) { return node.op == Operator::kConv2d || node.op == Operator::kLinear; }
 
     std::uint32_t geometry_of(std::uint32_t height, std::uint32_t width) {
         for (std::uint32_t i = 0; i < plan_.geometries_.size(); ++i) {
@@ -106,7 +105,8 @@ class Planner {
             if (!is_conv(node(group))) continue;
             const Weights& weights = *weights_.get(node(group).tensors[0], problem_);
             const Shape& output = shapes_[group.value];
-            const ConvReach reach = conv_reach(conv_shape(node(group), weights), shapes_[node(group).inputs[0]], output);
+            const ConvReach reach =
+                conv_reach(conv_shape(node(group), weights), shapes_[node(group).inputs[0]], output);
             (reach.is_direct ? direct : split)[geometry_of(output.height, output.width)].include(reach);
         }
         for (std::size_t i = 0; i < plan_.geometries_.size(); ++i) {
@@ -125,19 +125,6 @@ class Planner {
                 geometry.plane_stride = round_up(plane, kPlaneElements);
             }
             geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + 1, kPlaneElements);
-            table_bytes_ += geometry.plane_stride;
-            if (table_bytes_ > options_.max_bytes) return refuse_size();
-            if (geometry.is_pixel.assign(geometry.plane_stride, 0) != Status::kOk) {
-                problem_ = "not enough memory for images of this size";
-                return;
-            }
-            for (std::size_t image = 0; image < plan_.images_; ++image) {
-                for (std::size_t y = 0; y < geometry.height; ++y) {
-                    std::int8_t* const row =
-                        geometry.is_pixel.data() + image * geometry.image_stride + y * geometry.pitch;
-                    std::fill(row, row + geometry.width, std::int8_t{-1});
-                }
-            }
         }
     }
 
@@ -160,7 +147,7 @@ class Planner {
         place.element = element;
         place.levels = levels;
         const std::uint64_t elements = 2 * geometry.margin + channels * geometry.plane_stride;
-        const std::uint64_t bytes = elements * (element == Element::kFloat32 ? sizeof(float) : sizeof(std::int16_t));
+        const std::uint64_t bytes = elements * (element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t));
         if (elements > kMaxPlanesElements || bytes > options_.max_bytes) refuse_size();
         place.bytes = round_up(static_cast<std::size_t>(bytes), kAlignment);
         plan_.places_.push_back(place);
@@ -180,11 +167,11 @@ class Planner {
     // What nobody computes with is an output, and stays a real number.
     void make_value_place(std::uint32_t value, bool is_used) {
         const Shape& shape = shapes_[value];
-        const bool is_int16 = options_.int8_activations && is_used;
+        const bool is_uint8 = options_.int8_activations && is_used;
         Levels levels;
-        if (is_int16) levels = levels_of(graph_.ranges[value]);
+        if (is_uint8) levels = levels_of(graph_.ranges[value]);
         value_place_[value] = add_place(shape.channels, geometry_of(shape.height, shape.width),
-                                        is_int16 ? Element::kInt16 : Element::kFloat32, levels);
+                                        is_uint8 ? Element::kUint8 : Element::kFloat32, levels);
     }
 
     Step& add_step(StepKind kind, std::uint32_t node) {
@@ -264,8 +251,8 @@ class Planner {
             case Operator::kUpsampleBilinear:
                 step.kind = StepKind::kResize;
                 if (node.op == Operator::kResizeBilinear || node.op == Operator::kUpsampleBilinear) {
-                    step.resize = a[ResizeAttribute::kAlignCorners] != 0 ? Resize::kBilinearAlignCorners
-                                                                         : Resize::kBilinear;
+                    step.resize =
+                        a[ResizeAttribute::kAlignCorners] != 0 ? Resize::kBilinearAlignCorners : Resize::kBilinear;
                 }
                 need_scratch(2 * std::size_t{input.width} + output.width);
                 break;
@@ -286,7 +273,7 @@ class Planner {
         }
         // The largest of some levels is one of them.
         if (step.pool == Pool::kMax && (step.kind == StepKind::kPool || step.kind == StepKind::kAdaptivePool) &&
-            plan_.places_[step.output].element == Element::kInt16) {
+            plan_.places_[step.output].element == Element::kUint8) {
             plan_.places_[step.output].levels = plan_.places_[step.input].levels;
         }
         plan_.steps_.push_back(std::move(step));
@@ -310,6 +297,16 @@ class Planner {
             shape.count_include_pad = a[PoolAttribute::kCountIncludePad] != 0;
         }
         return shape;
+    }
+
+    // Levels from 0 on cut off what is below, and at their highest one what is above.
+    static Activation needed_activation(Activation activation, const Place& output) {
+        const bool is_positive = output.element == Element::kUint8 && output.levels.zero == 0;
+        if (is_positive && activation == Activation::kRelu) return Activation::kNone;
+        if (is_positive && activation == Activation::kRelu6 && output.levels.step * output.levels.highest <= 6.0f) {
+            return Activation::kNone;
+        }
+        return activation;
     }
 
     void add_concat(const Group& group) {
@@ -347,14 +344,15 @@ class Planner {
         request.element = place.element;
         request.input_levels = place.levels;
         const std::uint64_t largest = weights.kind == Weights::Kind::kSigns ? 1 : kLargestInt8;
-        const auto highest = static_cast<std::uint64_t>(place.levels.highest);
-        if (place.element == Element::kInt16 && weights.width > kMaxInt32Sum / (largest * highest)) {
-            problem_ = "tensor " + weights_.tensor_name(node.tensors[0]) + " has too many weights a filter for 8-bit activations";
+        if (place.element == Element::kUint8 && weights.width > kMaxInt32Sum / (largest * kLargestByte)) {
+            problem_ = "tensor " + weights_.tensor_name(node.tensors[0]) +
+                       " has too many weights a filter for 8-bit activations";
             return;
         }
         request.geometry = &plan_.geometries_[plan_.places_[value_place_[group.value]].geometry];
         request.is_split = !reach.is_direct;
         request.is_few = is_few(*request.geometry);
+        request.dense_taps = plan_.kernels_->dense_taps;
 
         const auto make = [&](bool prefers_dense) {
             Step step = make_conv_step(request, prefers_dense);
@@ -362,7 +360,7 @@ class Planner {
             step.input = input;
             step.output = value_place_[group.value];
             if (group.residual != kNothing) step.residual = value_place_[group.residual];
-            step.activation = group.activation;
+            step.activation = needed_activation(group.activation, plan_.places_[step.output]);
             return step;
         };
         plan_.steps_.push_back(make(!options_.is_tuned && options_.prefers_dense));
@@ -377,6 +375,7 @@ class Planner {
     // A value split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
     std::uint32_t split_place(std::uint32_t value, const ConvRequest& request, const ConvReach& reach) {
         SplitShape shape;
+        shape.phases = reach.phases;
         shape.stride_height = request.shape.stride_height;
         shape.stride_width = request.shape.stride_width;
         shape.reach_bottom = reach.bottom;
@@ -389,7 +388,9 @@ class Planner {
                 plan_.places_[step.output].geometry != geometry) {
                 continue;
             }
-            // Zeros before the first pixel are there in any case; what lies behind the last one is filled as far as needed.
+            // Zeros before the first pixel are there in any case; what lies behind the last one is filled as far as
+            // needed.
+            step.split_shape.phases |= shape.phases;
             step.split_shape.reach_bottom = std::max(step.split_shape.reach_bottom, shape.reach_bottom);
             step.split_shape.reach_right = std::max(step.split_shape.reach_right, shape.reach_right);
             return step.output;
@@ -472,7 +473,6 @@ class Planner {
     std::vector<std::uint32_t> value_place_;
     std::vector<Split> splits_;
     std::vector<Alternative> alternatives_;
-    std::uint64_t table_bytes_ = 0;  // of the tables of pixels
 };
 
 std::unique_ptr<Plan> Plan::make(const Graph& graph, const std::vector<Shape>& inputs, std::uint32_t images,

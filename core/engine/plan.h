@@ -37,7 +37,6 @@ struct Geometry {
     std::uint32_t pad_height = 0, pad_width = 0;
     std::size_t pitch = 1, image_stride = 1, plane_stride = 1;
     std::size_t margin = 0;  // elements before the first plane and after the last one
-    Buffer<std::int8_t> is_pixel;
 };
 
 // Memory for the planes of a value, or of a value split into phases for strided convolutions.
@@ -78,10 +77,17 @@ struct ConvData {
     std::vector<std::int32_t> taps;
     std::vector<float> floats;
     std::vector<std::int16_t> shorts;
+    std::vector<std::int8_t> bytes;
+    std::vector<std::int32_t> excess;  // by filter: zero of the input's levels times the sum of the weights
     std::vector<float> scale, shift;
     std::size_t group_stride = 0;
     std::size_t tap_stride = 0;
     std::uint32_t filters_per_group = 0, blocks_per_group = 0, filters_per_channel = 1;
+
+    const void* weights() const {
+        if (!floats.empty()) return floats.data();
+        return shorts.empty() ? static_cast<const void*>(bytes.data()) : shorts.data();
+    }
 };
 
 struct Step {

@@ -4,6 +4,8 @@
 // are equal everywhere.
 #pragma once
 
+#include <type_traits>
+
 #include "core/kernels/vector.h"
 
 namespace sterna::STERNA_ISA {
@@ -56,9 +58,21 @@ inline Floats activated(Floats y, Activation activation) {
     return y;
 }
 
-inline void store_levels(std::int16_t* to, Floats y, const Levels& levels) {
-    const Floats zero{};
-    store_rounded(to, smaller(larger(y * levels.inverse_step, zero + levels.lowest), zero + levels.highest));
+// The levels of an output, in registers: stores of bytes may change anything that is in memory.
+struct LevelVectors {
+    explicit LevelVectors(const Levels& levels)
+        : inverse_step(Floats{} + levels.inverse_step),
+          lowest(Floats{} + levels.lowest),
+          highest(Floats{} + levels.highest),
+          step(Floats{} + levels.step),
+          zero(levels.zero) {}
+
+    Floats inverse_step, lowest, highest, step;
+    std::int32_t zero;
+};
+
+inline void store_levels(std::uint8_t* to, Floats y, const LevelVectors& levels) {
+    store_rounded(to, smaller(larger(y * levels.inverse_step, levels.lowest), levels.highest), levels.zero);
 }
 
 // Calls `work` with the first element and the number of elements for vectors of a run, the last one shorter.
@@ -69,24 +83,25 @@ inline void for_vectors(std::size_t count, const Work& work) {
     if (i < count) work(i, count - i);
 }
 
-// As load_floats and the stores, of fewer elements than a vector has; the other lanes are 0.
+// As the functions of vectors, for the first elements alone; the other lanes are 0.
 template <class T>
-inline Floats load_some(const T* from, std::size_t count) {
+inline Ints load_ints_up_to(const T* from, std::size_t count) {
+    if (count == kFloatLanes) return load_ints(from);
     T room[kFloatLanes] = {};
     for (std::size_t i = 0; i < count; ++i) room[i] = from[i];
-    return load_floats(room);
+    return load_ints(room);
 }
 
-template <class T>
-inline Floats load_up_to(const T* from, std::size_t count) {
-    return count == kFloatLanes ? load_floats(from) : load_some(from, count);
-}
-
-inline Ints load_mask_up_to(const std::int8_t* from, std::size_t count) {
-    if (count == kFloatLanes) return load_mask(from);
-    std::int8_t room[kFloatLanes] = {};
+inline Floats load_floats_up_to(const float* from, std::size_t count) {
+    if (count == kFloatLanes) return load<float, kVectorBytes>(from);
+    float room[kFloatLanes] = {};
     for (std::size_t i = 0; i < count; ++i) room[i] = from[i];
-    return load_mask(room);
+    return load<float, kVectorBytes>(room);
+}
+
+// The levels of bytes.
+inline Floats load_levels_up_to(const std::uint8_t* from, std::int32_t zero, std::size_t count) {
+    return to_floats(load_ints_up_to(from, count) - zero);
 }
 
 inline void store_up_to(float* to, Floats y, std::size_t count) {
@@ -96,9 +111,9 @@ inline void store_up_to(float* to, Floats y, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) to[i] = room[i];
 }
 
-inline void store_levels_up_to(std::int16_t* to, Floats y, const Levels& levels, std::size_t count) {
+inline void store_levels_up_to(std::uint8_t* to, Floats y, const LevelVectors& levels, std::size_t count) {
     if (count == kFloatLanes) return store_levels(to, y, levels);
-    std::int16_t room[kFloatLanes];
+    std::uint8_t room[kFloatLanes];
     store_levels(room, y, levels);
     for (std::size_t i = 0; i < count; ++i) to[i] = room[i];
 }
@@ -106,16 +121,18 @@ inline void store_levels_up_to(std::int16_t* to, Floats y, const Levels& levels,
 inline void activate(float* y, std::size_t count, Activation activation) {
     if (activation == Activation::kNone) return;
     for_vectors(count, [&](std::size_t i, std::size_t lanes) {
-        store_up_to(y + i, activated(load_up_to(y + i, lanes), activation), lanes);
+        store_up_to(y + i, activated(load_floats_up_to(y + i, lanes), activation), lanes);
     });
 }
 
 // The real numbers of elements, wherever they are kept.
 inline const float* to_floats(const Planes& planes, std::size_t at, std::size_t count, float* room) {
     if (planes.element == Element::kFloat32) return static_cast<const float*>(planes.origin) + at;
-    const std::int16_t* const q = static_cast<const std::int16_t*>(planes.origin) + at;
+    const std::uint8_t* const q = static_cast<const std::uint8_t*>(planes.origin) + at;
+    const std::int32_t zero = planes.levels.zero;
+    const float step = planes.levels.step;
     for_vectors(count, [&](std::size_t i, std::size_t lanes) {
-        store_up_to(room + i, load_up_to(q + i, lanes) * planes.levels.step, lanes);
+        store_up_to(room + i, load_levels_up_to(q + i, zero, lanes) * step, lanes);
     });
     return room;
 }
@@ -125,42 +142,55 @@ inline void from_floats(const Planes& planes, std::size_t at, const float* y, st
         __builtin_memcpy(static_cast<float*>(planes.origin) + at, y, count * sizeof(float));
         return;
     }
-    std::int16_t* const q = static_cast<std::int16_t*>(planes.origin) + at;
+    std::uint8_t* const q = static_cast<std::uint8_t*>(planes.origin) + at;
+    const LevelVectors levels(planes.levels);
     for_vectors(count, [&](std::size_t i, std::size_t lanes) {
-        store_levels_up_to(q + i, load_up_to(y + i, lanes), planes.levels, lanes);
+        store_levels_up_to(q + i, load_floats_up_to(y + i, lanes), levels, lanes);
     });
 }
 
-// As from_floats, with zeros where no pixel is.
-inline void pixels_from_floats(const Planes& planes, std::size_t at, const std::int8_t* is_pixel, float* y,
-                               std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) y[i] = is_pixel[i] != 0 ? y[i] : 0.0f;
-    from_floats(planes, at, y, count);
-}
-
-// `Count` sums of filter `channel`, of elements from `flat` on.
+// `Count` sums of filter `channel`, of elements from `flat` on; `excess` of each is too much.
 template <std::size_t Count, class Sum, Activation kActivation, class Residual, class Output>
-inline void finish_as(const Sum* sums, const Epilogue& epilogue, std::uint32_t channel, std::size_t flat,
-                      const Planes& output) {
-    const Floats zero{};
-    const Floats scale = zero + epilogue.scale[channel], shift = zero + epilogue.shift[channel];
+inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
+                      std::size_t flat, const Planes& output) {
+    const Floats none{};
+    const Floats scale = none + epilogue.scale[channel], shift = none + epilogue.shift[channel];
     Output* const to = static_cast<Output*>(output.origin) + channel * output.plane_stride + flat;
+    const Activation activation = epilogue.activation;
+    const LevelVectors levels(output.levels);
     const Residual* residual = nullptr;
-    float residual_step = 1.0f;
+    Levels residual_levels;
     if (epilogue.residual != nullptr) {
         residual = static_cast<const Residual*>(epilogue.residual->origin) + channel * epilogue.residual->plane_stride +
                    flat;
-        residual_step = epilogue.residual->levels.step;
+        residual_levels = epilogue.residual->levels;
     }
+    const std::int32_t residual_zero = residual_levels.zero;
+    const float residual_step = residual_levels.step;
     const auto work = [&](std::size_t i, std::size_t lanes) {
-        Floats y = load_up_to(sums + i, lanes) * scale + shift;
-        if (residual != nullptr) y = y + load_up_to(residual + i, lanes) * residual_step;
-        y = activated(y, kActivation == Activation::kNone ? epilogue.activation : kActivation);
-        y = (Floats)((Ints)y & load_mask_up_to(epilogue.is_pixel + flat + i, lanes));
-        if constexpr (sizeof(Output) == sizeof(float)) {
+        Floats y;
+        if constexpr (std::is_same_v<Sum, float>) {
+            y = load_floats_up_to(sums + i, lanes);
+        } else {
+            y = to_floats(load_ints_up_to(sums + i, lanes) - excess);
+        }
+        y = y * scale + shift;
+        if (residual != nullptr) {
+            if constexpr (std::is_same_v<Residual, float>) {
+                y = y + load_floats_up_to(residual + i, lanes);
+            } else {
+                y = y + load_levels_up_to(residual + i, residual_zero, lanes) * residual_step;
+            }
+        }
+        if constexpr (kActivation == Activation::kNone) {
+            if (activation != Activation::kNone) y = activated(y, activation);
+        } else {
+            y = activated(y, kActivation);
+        }
+        if constexpr (std::is_same_v<Output, float>) {
             store_up_to(to + i, y, lanes);
         } else {
-            store_levels_up_to(to + i, y, output.levels, lanes);
+            store_levels_up_to(to + i, y, levels, lanes);
         }
     };
     for (std::size_t i = 0; i + kFloatLanes <= Count; i += kFloatLanes) work(i, kFloatLanes);
@@ -168,28 +198,28 @@ inline void finish_as(const Sum* sums, const Epilogue& epilogue, std::uint32_t c
 }
 
 template <std::size_t Count, class Sum, Activation kActivation>
-inline void finish_with(const Sum* sums, const Epilogue& epilogue, std::uint32_t channel, std::size_t flat,
-                        const Planes& output) {
+inline void finish_with(const Sum* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
+                        std::size_t flat, const Planes& output) {
     const bool is_float = output.element == Element::kFloat32;
     const bool is_float_residual = epilogue.residual == nullptr || epilogue.residual->element == Element::kFloat32;
     if (is_float && is_float_residual) {
-        finish_as<Count, Sum, kActivation, float, float>(sums, epilogue, channel, flat, output);
+        finish_as<Count, Sum, kActivation, float, float>(sums, excess, epilogue, channel, flat, output);
     } else if (is_float) {
-        finish_as<Count, Sum, kActivation, std::int16_t, float>(sums, epilogue, channel, flat, output);
+        finish_as<Count, Sum, kActivation, std::uint8_t, float>(sums, excess, epilogue, channel, flat, output);
     } else {
         // Integer inference keeps everything that is added as levels.
-        finish_as<Count, Sum, kActivation, std::int16_t, std::int16_t>(sums, epilogue, channel, flat, output);
+        finish_as<Count, Sum, kActivation, std::uint8_t, std::uint8_t>(sums, excess, epilogue, channel, flat, output);
     }
 }
 
 template <std::size_t Count, class Sum>
-inline void finish(const Sum* sums, const Epilogue& epilogue, std::uint32_t channel, std::size_t flat,
-                   const Planes& output) {
+inline void finish(const Sum* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
+                   std::size_t flat, const Planes& output) {
     // The most frequent activation has code of its own, without a switch in the loop.
     if (epilogue.activation == Activation::kRelu) {
-        finish_with<Count, Sum, Activation::kRelu>(sums, epilogue, channel, flat, output);
+        finish_with<Count, Sum, Activation::kRelu>(sums, excess, epilogue, channel, flat, output);
     } else {
-        finish_with<Count, Sum, Activation::kNone>(sums, epilogue, channel, flat, output);
+        finish_with<Count, Sum, Activation::kNone>(sums, excess, epilogue, channel, flat, output);
     }
 }
 

@@ -15,6 +15,7 @@ const KernelSet kKernels = {
     kSparseForms,
     sizeof(kSparseForms) / sizeof(kSparseForms[0]),
     &sparse_gather,
+    kDenseTaps,
     &dense_conv,
     &dense_dot,
     &depthwise_conv,

@@ -8,11 +8,11 @@
 
 namespace sterna {
 
-// Forms of the sparse convolution: bytes of a vector and vectors of a tile.
+// Forms of the sparse convolution: vectors of a tile.
 struct SparseForm {
     const char* name;
     void (*run_float32)(const SparseConv&, std::uint32_t first, std::uint32_t last);
-    void (*run_int16)(const SparseConv&, std::uint32_t first, std::uint32_t last);
+    void (*run_uint8)(const SparseConv&, std::uint32_t first, std::uint32_t last);
 };
 
 enum class Pool : std::uint8_t { kMax, kAverage };
@@ -30,6 +30,7 @@ struct PoolShape {
 // the input's (y * stride_height + phase_y, x * stride_width + phase_x), or zero outside of it.
 struct SplitShape {
     std::uint32_t stride_height = 1, stride_width = 1;
+    std::uint64_t phases = ~std::uint64_t{0};  // bits of those that are needed
     // Rows and columns of a phase that are filled after the last one of the output.
     std::uint32_t reach_bottom = 0, reach_right = 0;
 };
@@ -41,6 +42,7 @@ struct KernelSet {
     const SparseForm* sparse_forms;
     std::uint32_t sparse_form_count;
     void (*sparse_gather)(const SparseConv&, std::uint32_t first, std::uint32_t last);
+    std::uint32_t dense_taps;  // that dense_conv takes together of bytes: 2 or 4
     // Blocks of filters instead of channels.
     void (*dense_conv)(const DenseConv&, std::uint32_t first, std::uint32_t last);
     void (*dense_dot)(const DenseDot&, std::uint32_t first, std::uint32_t last);

@@ -10,16 +10,18 @@
 
 namespace sterna {
 
-// Elements are float32, or, in integer inference, int16 that hold levels of 8 bits.
-enum class Element : std::uint8_t { kFloat32, kInt16 };
+// Elements are float32, or, in integer inference, levels of 8 bits.
+enum class Element : std::uint8_t { kFloat32, kUint8 };
 
 enum class Activation : std::uint8_t { kNone, kRelu, kRelu6, kHardswish, kSilu, kSigmoid, kHardsigmoid };
 
 // Vectors of all instruction sets divide this; planes are multiples of it.
 inline constexpr std::size_t kAlignment = 64;
 
-// How a real number becomes a level: q = clamp(rint(y * inverse_step), lowest, highest), and back: q * step.
+// How a real number becomes a level: q = clamp(rint(y * inverse_step), lowest, highest), and back: q * step. Kept is the byte
+// q + zero, with zero = 128 where levels may be negative; the zeros between pixels are kept so too.
 struct Levels {
+    std::uint8_t zero = 0;
     float step = 1.0f;
     float inverse_step = 1.0f;
     float lowest = 0.0f;
@@ -54,15 +56,16 @@ struct Epilogue {
     // Planes like those of the output, or nothing.
     const Planes* residual = nullptr;
     Activation activation = Activation::kNone;
-    // Of the elements of an output's plane: -1 for a pixel, 0 for what lies between.
-    const std::int8_t* is_pixel = nullptr;
 };
 
-// Offsets of inputs to add, and of inputs to subtract, so few that int16 cannot overflow.
+// Offsets of inputs to add, and of inputs to subtract; of bytes at most kMaxTerms each, so that their sum fits int16.
+inline constexpr std::uint32_t kMaxTerms = 128;
 struct Chunk {
     std::uint32_t added = 0;
     std::uint32_t subtracted = 0;
 };
+
+// Sums of bytes with a zero of 128 hold that zero as often as the sum of the weights says: `excess` is what is too much.
 
 // A convolution whose weights are signs: for every filter, chunks of offsets.
 struct SparseConv {
@@ -72,6 +75,7 @@ struct SparseConv {
     const std::uint32_t* offset_begin = nullptr;  // by filter
     const Chunk* chunks = nullptr;
     const std::uint32_t* chunk_begin = nullptr;  // by filter, and one more
+    const std::int32_t* excess = nullptr;        // by filter; of bytes
     Planes output;
     Epilogue epilogue;
 };
@@ -82,18 +86,19 @@ inline constexpr std::uint32_t kFiltersPerBlock = 4;
 struct DenseConv {
     const void* input = nullptr;
     Element element = Element::kFloat32;
-    std::uint32_t taps = 0;  // inputs of a filter; even for int16
+    std::uint32_t taps = 0;  // inputs of a filter; of bytes a multiple of the taps that are taken together
     const std::int32_t* offsets = nullptr;  // [taps] of the first group
     std::size_t group_stride = 0;           // from one group's inputs to the next one's
     std::uint32_t filters_per_group = 0;
     std::uint32_t blocks_per_group = 0;
-    // float32 [block][tap][filter], or int16 [block][tap pair][filter][2]
+    // float32 [block][tap][filter]; for bytes int16 [block][tap / 2][filter][2] or int8 [block][tap / 4][filter][4]
     const void* weights = nullptr;
+    const std::int32_t* excess = nullptr;
     Planes output;
     Epilogue epilogue;
 };
 
-// One filter a channel, or several; weights are float32 or whole numbers in float32, [filter][tap].
+// One filter a channel, or several; weights are float32, or int16 of an even number of taps, [filter][tap].
 struct DepthwiseConv {
     const void* input = nullptr;
     Element element = Element::kFloat32;
@@ -101,7 +106,8 @@ struct DepthwiseConv {
     const std::int32_t* offsets = nullptr;  // [taps] of the first channel
     std::size_t channel_stride = 0;
     std::uint32_t filters_per_channel = 1;
-    const float* weights = nullptr;
+    const void* weights = nullptr;
+    const std::int32_t* excess = nullptr;
     Planes output;
     Epilogue epilogue;
 };
@@ -116,6 +122,7 @@ struct DenseDot {
     std::size_t group_stride = 0;
     std::uint32_t filters_per_group = 0;
     const void* weights = nullptr;  // float32 or int16, [filter][tap]
+    const std::int32_t* excess = nullptr;
     Planes output;
     Epilogue epilogue;
 };

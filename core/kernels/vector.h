@@ -52,59 +52,48 @@ using Ints = Vector<std::int32_t, kVectorBytes>;
 inline constexpr std::size_t kFloatLanes = kVectorBytes / sizeof(float);
 inline constexpr std::size_t kShortLanes = kVectorBytes / sizeof(std::int16_t);
 
-template <class T>
-inline Floats load_floats(const T* from);
-
-template <>
-inline Floats load_floats<float>(const float* from) {
-    return load<float, kVectorBytes>(from);
+// As many elements as a vector of floats has, widened.
+inline Ints load_ints(const std::int32_t* from) {
+    return load<std::int32_t, kVectorBytes>(from);
 }
-
-template <>
-inline Floats load_floats<std::int32_t>(const std::int32_t* from) {
-    return __builtin_convertvector((load<std::int32_t, kVectorBytes>(from)), Floats);
-}
-
-template <>
-inline Floats load_floats<std::int16_t>(const std::int16_t* from) {
+inline Ints load_ints(const std::int16_t* from) {
 #if defined(__AVX512F__)
-    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+    return (Ints)_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 #elif defined(__AVX2__)
-    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+    return (Ints)_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #elif defined(__ARM_NEON)
-    return (Floats)vcvtq_f32_s32(vmovl_s16(vld1_s16(from)));
+    return (Ints)vmovl_s16(vld1_s16(from));
 #else
-    return Floats{static_cast<float>(from[0]), static_cast<float>(from[1]), static_cast<float>(from[2]),
-                  static_cast<float>(from[3])};
+    return Ints{from[0], from[1], from[2], from[3]};
 #endif
 }
-
-// Bytes of 0 or -1 as lanes of 0 or -1.
-inline Ints load_mask(const std::int8_t* from) {
+inline Ints load_ints(const std::uint8_t* from) {
 #if defined(__AVX512F__)
-    return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #elif defined(__AVX2__)
-    return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
 #else
     return Ints{from[0], from[1], from[2], from[3]};
 #endif
 }
 
-// Nearest whole numbers, halves to even, of |x| < 2^15.
-inline void store_rounded(std::int16_t* to, Floats x) {
+inline Floats to_floats(Ints x) {
+    return __builtin_convertvector(x, Floats);
+}
+
+// Nearest whole numbers, halves to even, plus `zero`; 0 to 255 after that.
+inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
 #if defined(__AVX512F__)
-    const __m256i shorts = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32((__m512)x));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), shorts);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)((Ints)_mm512_cvtps_epi32((__m512)x) + zero)));
 #elif defined(__AVX2__)
-    const __m256i ints = _mm256_cvtps_epi32((__m256)x);
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(ints, ints), 0x08);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
-#elif defined(__ARM_NEON)
-    vst1_s16(to, vmovn_s32(vcvtnq_s32_f32((float32x4_t)x)));
+    const __m256i ints = (__m256i)((Ints)_mm256_cvtps_epi32((__m256)x) + zero);
+    const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(shorts, shorts));
 #else
     const Floats big = Floats{} + 12582912.0f;  // beyond 2^23 floats have no fraction
     const Floats rounded = (x + big) - big;
-    for (std::size_t i = 0; i < kFloatLanes; ++i) to[i] = static_cast<std::int16_t>(rounded[i]);
+    const Ints ints = __builtin_convertvector(rounded, Ints) + zero;
+    for (std::size_t i = 0; i < kFloatLanes; ++i) to[i] = static_cast<std::uint8_t>(ints[i]);
 #endif
 }
 
@@ -135,6 +124,21 @@ inline Interleaved interleave(Shorts a, Shorts b) {
 #endif
 }
 
+// Bytes, widened to int16.
+inline Shorts load_shorts(const std::uint8_t* from) {
+#if defined(__AVX512F__)
+    return (Shorts)_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined(__AVX2__)
+    return (Shorts)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#elif defined(__ARM_NEON)
+    return (Shorts)vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from)));
+#else
+    Shorts shorts;
+    for (std::size_t i = 0; i < kShortLanes; ++i) shorts[i] = from[i];
+    return shorts;
+#endif
+}
+
 // sum[i] += pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32 bits.
 inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
 #if defined(__AVX512VNNI__)
@@ -155,20 +159,22 @@ inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
 #endif
 }
 
-// Writes the sums of an interleaved pair in the order of the lanes before.
-inline void store_interleaved(std::int32_t* to, Ints low, Ints high) {
+// Writes two interleaved halves in the order of the lanes before.
+template <class T, class V>
+inline void store_interleaved(T* to, V low, V high) {
+    constexpr std::size_t kLanes = kVectorBytes / sizeof(T);
 #if defined(__AVX512F__)
     const __m512i first = _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), (__m512i)high);
     const __m512i second =
         _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), (__m512i)high);
     store(to, first);
-    store(to + kFloatLanes, second);
+    store(to + kLanes, second);
 #elif defined(__AVX2__)
     store(to, _mm256_permute2x128_si256((__m256i)low, (__m256i)high, 0x20));
-    store(to + kFloatLanes, _mm256_permute2x128_si256((__m256i)low, (__m256i)high, 0x31));
+    store(to + kLanes, _mm256_permute2x128_si256((__m256i)low, (__m256i)high, 0x31));
 #else
     store(to, low);
-    store(to + kFloatLanes, high);
+    store(to + kLanes, high);
 #endif
 }
 
@@ -181,6 +187,58 @@ inline Floats broadcast(float x) {
     return Floats{x, x, x, x};
 #endif
 }
+
+// Bytes as 16-bit lanes of two.
+inline Vector<std::uint16_t, kVectorBytes> load_pairs(const std::uint8_t* from) {
+    Vector<std::uint16_t, kVectorBytes> pairs;
+    __builtin_memcpy(&pairs, from, kVectorBytes);
+    return pairs;
+}
+
+// The sums of the first and of the second bytes of pairs, in the order of the bytes.
+inline void store_pair_sums(std::int16_t* to, Vector<std::uint16_t, kVectorBytes> first,
+                            Vector<std::uint16_t, kVectorBytes> second) {
+    const Interleaved sums = interleave((Shorts)first, (Shorts)second);
+    store_interleaved(to, sums.low, sums.high);
+}
+
+#if defined(__AVX512VNNI__)
+// Four vectors of bytes, in turns: lane i of part p holds the bytes of one element of all four.
+struct Quads {
+    Ints part[4];
+};
+inline Quads interleave_bytes(const std::uint8_t* a, const std::uint8_t* b, const std::uint8_t* c,
+                              const std::uint8_t* d) {
+    const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+    const __m512i z = _mm512_loadu_si512(c), w = _mm512_loadu_si512(d);
+    const __m512i low_xy = _mm512_unpacklo_epi8(x, y), high_xy = _mm512_unpackhi_epi8(x, y);
+    const __m512i low_zw = _mm512_unpacklo_epi8(z, w), high_zw = _mm512_unpackhi_epi8(z, w);
+    return {{(Ints)_mm512_unpacklo_epi16(low_xy, low_zw), (Ints)_mm512_unpackhi_epi16(low_xy, low_zw),
+             (Ints)_mm512_unpacklo_epi16(high_xy, high_zw), (Ints)_mm512_unpackhi_epi16(high_xy, high_zw)}};
+}
+
+// sum[i] += products of four bytes and four int8, exact.
+inline Ints multiply_add_quads(Ints bytes, Ints weights, Ints sum) {
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, (__m512i)weights);
+}
+
+inline Ints broadcast_quad(const std::int8_t* quad) {
+    std::int32_t all;
+    __builtin_memcpy(&all, quad, sizeof(all));
+    return (Ints)_mm512_set1_epi32(all);
+}
+
+// Sums of interleaved bytes in the order of the bytes: part p holds elements 4 p to 4 p + 3 of each 16.
+inline void store_quads(std::int32_t* to, const Ints (&part)[4]) {
+    const __m512i a = (__m512i)part[0], b = (__m512i)part[1], c = (__m512i)part[2], d = (__m512i)part[3];
+    const __m512i ab_low = _mm512_shuffle_i32x4(a, b, 0x44), ab_high = _mm512_shuffle_i32x4(a, b, 0xee);
+    const __m512i cd_low = _mm512_shuffle_i32x4(c, d, 0x44), cd_high = _mm512_shuffle_i32x4(c, d, 0xee);
+    store(to, _mm512_shuffle_i32x4(ab_low, cd_low, 0x88));
+    store(to + 16, _mm512_shuffle_i32x4(ab_low, cd_low, 0xdd));
+    store(to + 32, _mm512_shuffle_i32x4(ab_high, cd_high, 0x88));
+    store(to + 48, _mm512_shuffle_i32x4(ab_high, cd_high, 0xdd));
+}
+#endif
 
 // A pair of weights in every pair of lanes.
 inline Shorts broadcast_pair(const std::int16_t* pair) {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sterna.config import Recipe, TernaryConfig
     from sterna.container import SternaFile, save
     from sterna.conversion import convert
+    from sterna.export.onnx import export_onnx
     from sterna.inspection import inspect
     from sterna.loading import load
     from sterna.preparation import prepare
@@ -39,6 +40,7 @@ _LAZY = {
     "capture_detector": "sterna.capturing",
     "compress": "sterna.train.run",
     "convert": "sterna.conversion",
+    "export_onnx": "sterna.export.onnx",
     "inspect": "sterna.inspection",
     "load": "sterna.loading",
     "prepare": "sterna.preparation",
@@ -63,6 +65,7 @@ __all__ = [
     "capture_detector",
     "compress",
     "convert",
+    "export_onnx",
     "inspect",
     "load",
     "prepare",

@@ -59,3 +59,32 @@ class Reader:
 
     def read_arrays(self, section: int, outputs: Sequence[npt.NDArray[np.uint8]]) -> None:
         """Fill the bytes of all arrays of a section."""
+
+MAX_THREADS: int
+
+def isas() -> list[str]:
+    """Instruction sets of this processor for which there are kernels, the best one last."""
+
+class Engine:
+    """A graph of a file that is ready to run; ValueError says what does not fit."""
+
+    def __init__(
+        self,
+        data: npt.NDArray[np.uint8],
+        graph: str,
+        isa: str,
+        int8_activations: bool,
+        is_tuned: bool,
+        threads: int,
+        ranges: Sequence[tuple[float, float]],
+        outputs: Sequence[int],
+    ) -> None: ...
+    def inputs(self) -> list[tuple[str, list[int]]]: ...
+    def outputs(self) -> list[str]: ...
+    def output_shapes(self, inputs: Sequence[Sequence[int]]) -> list[list[int]]: ...
+    def run(
+        self, inputs: Sequence[npt.NDArray[np.float32]], outputs: Sequence[npt.NDArray[np.float32]], is_timed: bool
+    ) -> list[float]: ...
+    def steps(self, inputs: Sequence[Sequence[int]]) -> list[tuple[int | None, str, int]]: ...
+    def arena_bytes(self, inputs: Sequence[Sequence[int]]) -> int: ...
+    def computed_values(self, inputs: Sequence[Sequence[int]]) -> list[int]: ...

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from sterna.graph import MAX_INPUTS, OPERATORS, Attribute, Node
 
@@ -35,6 +35,21 @@ class Cell:
     is_stale: bool = False
 
 
+@dataclass(frozen=True)
+class Refused:
+    """An operation that no graph holds, in the place of a node.
+
+    Args:
+        text: what it is.
+        where: path of the module that it is in.
+        inputs: values that it uses.
+    """
+
+    text: str
+    where: str
+    inputs: tuple[int, ...]
+
+
 class Tape:
     """The nodes of a graph that is being made.
 
@@ -46,7 +61,7 @@ class Tape:
     def __init__(self, parameters: Mapping[fx.Node, str], inputs: Sequence[fx.Node]) -> None:
         self.parameters = parameters
         self.cells = {node: Cell(value) for value, node in enumerate(inputs)}
-        self.nodes: list[Node | str] = []  # a text is an operation that is not supported
+        self.nodes: list[Node | Refused] = []
         self._first = len(inputs)
 
     def value(self, node: Any) -> int:
@@ -79,10 +94,11 @@ class Tape:
         self.nodes.append(Node(operator, tuple(inputs), tuple(parameters), ordered))
         return self._first + len(self.nodes) - 1
 
-    def refuse(self, text: str) -> int:
-        """Append an operation that is not supported; it matters only if an output needs it."""
-        self.nodes.append(text)
-        return self._first + len(self.nodes) - 1
+    def refuse(self, node: fx.Node, text: str, where: str) -> None:
+        """Append an operation that no graph holds; it matters only if an output needs it."""
+        inputs = tuple(self.cells[used].value for used in node.all_input_nodes if used in self.cells)
+        self.nodes.append(Refused(text, where, inputs))
+        self.cells[node] = Cell(self._first + len(self.nodes) - 1)
 
     def producer(self, value: int) -> Node | None:
         """The node that computes a value."""
@@ -271,6 +287,9 @@ def _pool(operator: str) -> Handler:
     def handler(tape: Tape, given: Arguments, _: fx.Node) -> int:
         if given.get("divisor_override") is not None:
             raise Unsupported("with another divisor")
+        if operator == "avg_pool2d" and list(_pair(given["kernel_size"])) == shape_of(given["self"])[2:]:
+            # Over the whole image, whatever its size.
+            return tape.add("adaptive_avg_pool2d", [tape.value(given["self"])], {"height": 1, "width": 1})
         attributes = {
             **_named_pair("kernel", given["kernel_size"]),
             **_named_pair("stride", given["stride"] or given["kernel_size"]),
@@ -347,7 +366,7 @@ def _pad(tape: Tape, given: Arguments, _: fx.Node) -> int | Cell:
 
 
 def _upsample(mode: str) -> Handler:
-    def handler(tape: Tape, given: Arguments, _: fx.Node) -> int:
+    def handler(tape: Tape, given: Arguments, node: fx.Node) -> int:
         value = tape.value(given["input"] if "input" in given else given["self"])
         corners = {"align_corners": int(given.get("align_corners", False))}
         factors, sizes = given.get("scale_factors"), given["output_size"]
@@ -356,7 +375,7 @@ def _upsample(mode: str) -> Handler:
                 raise Unsupported(f"by {list(factors)}")
             height, width = (int(factor) for factor in factors)
             return tape.add(f"upsample_{mode}", [value], {"factor_height": height, "factor_width": width, **corners})
-        like = _tensor_of_sizes(sizes)
+        like = _image_like(tape, node)
         if like is not None:
             return tape.add(f"resize_{mode}", [value, tape.value(like)], {"height": 0, "width": 0, **corners})
         height, width = _pair(sizes)
@@ -365,12 +384,15 @@ def _upsample(mode: str) -> Handler:
     return handler
 
 
-def _tensor_of_sizes(sizes: Any) -> fx.Node | None:
-    """The image whose height and width these two numbers are."""
-    if not all(isinstance(size, fx.Node) and _bound(size)[0] == "sym_size" for size in sizes):
+def _image_like(tape: Tape, node: fx.Node) -> fx.Node | None:
+    """The image computed last whose height and width are those of the result, whatever the input's are."""
+    wanted = shape_of(node)[2:]
+    if all(isinstance(size, int) for size in wanted):
         return None
-    (image, rows), (other, columns) = (size.args for size in sizes)
-    return image if image is other and (rows, columns) == (2, 3) else None
+    for other in reversed(tape.cells):
+        if isinstance(other.meta["val"], Tensor) and len(shape_of(other)) == 4 and shape_of(other)[2:] == wanted:
+            return other
+    return None
 
 
 def _softmax(tape: Tape, given: Arguments, node: fx.Node) -> int:

@@ -7,8 +7,12 @@ A graph names tensors by their ``state_dict`` names without parametrizations, as
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import operator
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 import torch
@@ -16,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils import parametrize
 
-from sterna.captured_operators import Cell, Tape, Unsupported, handle
+from sterna.captured_operators import Refused, Tape, Unsupported, handle
 from sterna.errors import SternaError
 from sterna.folding import is_batch_norm
 from sterna.graph import Graph, GraphInput, Node
@@ -24,6 +28,7 @@ from sterna.graph import Graph, GraphInput, Node
 # Places that are named for an operation that no graph holds.
 _LISTED = 3
 _BATCH = 2  # sizes of 0 and 1 mean other things than all others
+_ANY_SIZE = 64
 
 
 @torch.no_grad()
@@ -65,8 +70,11 @@ def capture_detector(model: nn.Module) -> tuple[Graph, ...]:
     Raises:
         SternaError: another kind of model, or as :func:`capture`.
     """
-    if not hasattr(model, "backbone") or not (hasattr(model, "rpn") or hasattr(model, "head")):
-        raise SternaError(f"{type(model).__name__} is no detector of a kind that can be captured")
+    from torchvision.models.detection import FasterRCNN, RetinaNet
+
+    if not isinstance(model, FasterRCNN | RetinaNet):
+        allowed = "FasterRCNN, MaskRCNN, KeypointRCNN and RetinaNet"
+        raise SternaError(f"{type(model).__name__} cannot be captured, allowed are torchvision's {allowed}")
     plain = _plain_copy(model)
     detector: Any = plain
     if hasattr(detector, "rpn"):
@@ -74,7 +82,7 @@ def capture_detector(model: nn.Module) -> tuple[Graph, ...]:
     else:
         paths = ("head.classification_head.cls_logits", "head.regression_head.bbox_reg")
     # The names of the levels are in no attribute: a small image tells them.
-    levels = tuple(detector.backbone(torch.zeros(1, 3, 64, 64)))
+    levels = tuple(detector.backbone(torch.zeros(1, 3, _ANY_SIZE, _ANY_SIZE)))
     names = tuple(f"{path}.{level}" for path in ("backbone", *paths) for level in levels)
     graphs = [_capture(_Backbone(plain), (3, 0, 0), "backbone", names)]
     for part, outputs in _REGION_HEADS.items():
@@ -103,6 +111,7 @@ class _Backbone(nn.Module):
             self.rpn.head = detector.rpn.head
         else:
             self.head = detector.head
+        self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Levels of the pyramid, then one head's outputs of all levels, then the other's."""
@@ -129,6 +138,7 @@ class _RegionHead(nn.Module):
         for name in (f"{part}_head", f"{part}_predictor"):
             setattr(self.roi_heads, name, getattr(detector.roi_heads, name))
         self._part = part
+        self.eval()
 
     def forward(self, regions: Tensor) -> Any:
         """What the predictor makes of pooled regions ``(n, channels, size, size)``."""
@@ -140,10 +150,16 @@ def _plain_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation without parametrizations, on the CPU, with ordinary batch norms."""
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     for module in list(plain.modules()):
+        if "_original_forward" in module.__dict__:
+            module.__dict__.pop("forward")  # what a run puts around it: autocast, and the module that was copied
         if parametrize.is_parametrized(module):
             parametrizations: Any = module.parametrizations
-            for tensor in list(parametrizations):
-                parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+            values = {name: getattr(module, name).detach().clone() for name in parametrizations}
+            # PyTorch's own removal would change the class, which the copied module shares.
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, value in values.items():
+                module.register_parameter(name, nn.Parameter(value, requires_grad=False))
     for path, module in list(plain.named_modules()):
         if is_batch_norm(module) and not isinstance(module, nn.modules.batchnorm._BatchNorm):
             frozen: Any = module  # computes with vectors what is exported as one operation of an ordinary one
@@ -156,23 +172,46 @@ def _plain_copy(model: nn.Module) -> nn.Module:
 
 def _capture(model: nn.Module, shape: tuple[int, ...], name: str, outputs: tuple[str, ...] | None) -> Graph:
     graph_input = GraphInput("input", shape)
-    example = torch.zeros(_BATCH, *(size or 64 for size in shape))
-    # With fewer free sizes, more is known while a network is exported, as by how much it pads.
-    free = [{0: Dim.AUTO, **dict.fromkeys(range(2, 1 + len(shape)), Dim.AUTO)}, {0: Dim.AUTO}, None]
-    problem: Exception | None = None
-    for sizes in free:
+    example = torch.zeros(_BATCH, *(size or _ANY_SIZE for size in shape))
+
+    def attempt(sizes: dict[int, Any] | None) -> Graph:
+        with _quiet():
+            exported = torch.export.export(model, (example,), dynamic_shapes=None if sizes is None else (sizes,))
+        return _map(exported, graph_input, name, outputs)
+
+    # Exporting runs the model's own forward: it may fail in any way.
+    try:
+        graph = attempt({0: Dim.AUTO})
+    except SternaError as error:
+        raise SternaError(f"{_named(name)} has operations that no graph holds: {error}") from None
+    except Exception:
         try:
-            exported = torch.export.export(model.eval(), (example,), dynamic_shapes=None if sizes is None else (sizes,))
-            return _map(exported, graph_input, name, outputs)
-        # Exporting runs the model's own forward: it may fail in any way.
+            graph = attempt(None)
         except Exception as error:
-            if problem is None or isinstance(error, SternaError):
-                problem = error
-    what = f"the network{f' {name!r}' if name else ''}"
-    if isinstance(problem, SternaError):
-        raise SternaError(f"{what} has operations that no graph holds: {problem}") from None
-    reason = str(problem).strip().split("\n", 1)[0] or type(problem).__name__
-    raise SternaError(f"PyTorch cannot export {what}: {reason}") from problem
+            reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+            raise SternaError(f"PyTorch cannot export {_named(name)}: {reason}") from error
+    if any(node.operator.startswith("resize_") for node in graph.nodes):
+        # Sizes that follow from the input's are seen as such if those are free, which takes longer to export.
+        with suppress(Exception):
+            graph = attempt(dict.fromkeys((0, *range(2, 1 + len(shape))), Dim.AUTO))
+    return graph
+
+
+def _named(name: str) -> str:
+    return f"the network {name!r}" if name else "the network"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's reports about what it could not find out, which are no matter of the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _map(exported: ExportedProgram, graph_input: GraphInput, name: str, outputs: tuple[str, ...] | None) -> Graph:
@@ -204,21 +243,16 @@ def _map_node(tape: Tape, node: fx.Node) -> None:
     except Unsupported as reason:
         where = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())[-1][0]
         named = " ".join(text for text in (str(node.target).removesuffix(".default"), str(reason)) if text)
-        tape.cells[node] = Cell(tape.refuse(f"{named}\n{where}"))
+        tape.refuse(node, named, where)
 
 
 def _pruned(tape: Tape, graph_input: GraphInput, name: str, outputs: list[tuple[str, int]]) -> Graph:
     """Without the nodes that no output needs."""
     needed = {value for _, value in outputs}
-    refused: list[str] = []
     for place in reversed(range(len(tape.nodes))):
-        node = tape.nodes[place]
-        if place + 1 not in needed:
-            continue
-        if isinstance(node, Node):
-            needed.update(node.inputs)
-        else:
-            refused.insert(0, node)
+        if place + 1 in needed:
+            needed.update(tape.nodes[place].inputs)
+    refused = [node for place, node in enumerate(tape.nodes) if place + 1 in needed and isinstance(node, Refused)]
     if refused:
         raise SternaError(_listed(refused))
     kept = [place for place in range(len(tape.nodes)) if place + 1 in needed]
@@ -231,14 +265,13 @@ def _pruned(tape: Tape, graph_input: GraphInput, name: str, outputs: list[tuple[
     return Graph(name, (graph_input,), nodes, tuple((output, renumbered[value]) for output, value in outputs))
 
 
-def _listed(refused: list[str]) -> str:
+def _listed(refused: list[Refused]) -> str:
     """Each operation once, with the first places where it is."""
-    places: dict[str, list[str]] = {}
-    for text in refused:
-        named, _, where = text.partition("\n")
-        places.setdefault(named, []).append(repr(where) if where else "the top")
+    places: dict[str, dict[str, None]] = {}
+    for operation in refused:
+        places.setdefault(operation.text, {})[repr(operation.where) if operation.where else "the top"] = None
     texts = []
-    for named, found in places.items():
-        more = f" and {len(found) - _LISTED} more places" if len(found) > _LISTED else ""
-        texts.append(f"{named} at {', '.join(found[:_LISTED])}{more}")
+    for text, found in places.items():
+        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+        texts.append(f"{text} at {', '.join(list(found)[:_LISTED])}{more}")
     return "; ".join(texts)

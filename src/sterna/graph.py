@@ -52,8 +52,8 @@ MAX_INPUTS = 256  # of a node, and of a graph
 MAX_GRAPHS = 64
 MAX_NODES = 1 << 16  # of all graphs
 MAX_OUTPUTS = 1 << 10
-MAX_AXES = 8
-MAX_SIZE = (1 << 31) - 1  # of an axis, and the largest attribute
+MAX_SIZE = 1 << 20  # of an axis of an input
+MAX_ATTRIBUTE = 1 << 24
 MAX_NAME_BYTES = 1 << 10
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
@@ -128,7 +128,8 @@ class Node:
 class GraphInput:
     """An input: its name and its shape without the batch; 0 stands for any size.
 
-    ``(3, 224, 224)`` is what the network was made for; the engine takes other heights and widths too.
+    ``(channels, height, width)`` of an image, as ``(3, 224, 224)`` for which the network was made (the engine takes
+    other heights and widths too), or ``(columns,)`` of a matrix.
     """
 
     name: str
@@ -187,8 +188,8 @@ class Graph:
 
 def _check_shape(graph_input: GraphInput) -> None:
     shape = graph_input.shape
-    if len(shape) > MAX_AXES or any(not 0 <= size <= MAX_SIZE for size in shape):
-        raise SternaError(f"input {graph_input.name!r} must have up to {MAX_AXES} sizes from 0 on, got {shape}")
+    if len(shape) not in (1, 3) or any(not 0 <= size <= MAX_SIZE for size in shape):
+        raise SternaError(f"input {graph_input.name!r} must have 1 or 3 sizes from 0 to {MAX_SIZE}, got {shape}")
 
 
 def _check_node(node: Node, number: int, values: int) -> None:
@@ -207,7 +208,7 @@ def _check_node(node: Node, number: int, values: int) -> None:
     sizes_of_input = node.operator.startswith("resize_") and len(node.inputs) == 2
     for name, value in node.attributes.items():
         least = 0 if name in _MAY_BE_ZERO or (sizes_of_input and name in ("height", "width")) else 1
-        most = 1 if name in _FLAGS else 0 if sizes_of_input and name in ("height", "width") else MAX_SIZE
+        most = 1 if name in _FLAGS else 0 if sizes_of_input and name in ("height", "width") else MAX_ATTRIBUTE
         if not isinstance(value, int) or not least <= value <= most:
             raise SternaError(f"{where}: {name} must be an integer from {least} to {most}, got {value}")
 
@@ -311,7 +312,7 @@ class _Decoder:
     def _graph(self) -> Graph:
         name = self._name()
         inputs = tuple(
-            GraphInput(self._name(), tuple(self._number() for _ in self._counted(MAX_AXES, "sizes of an input")))
+            GraphInput(self._name(), tuple(self._number() for _ in self._counted(3, "sizes of an input")))
             for _ in self._counted(MAX_INPUTS, "inputs of a graph")
         )
         nodes = tuple(self._node() for _ in self._counted(self._nodes_left, "nodes"))

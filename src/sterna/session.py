@@ -52,8 +52,8 @@ class InferenceSession:
         isa: name of an instruction set out of :func:`instruction_sets`; nothing means the environment variable
             ``STERNA_ISA``, and without it the best one of this processor.
         activations: ``"float32"`` computes with the weights of the file exactly, up to the order of sums; ``"int8"``
-            quantizes activations to 8 bits with the ranges in the file (``sterna calibrate``), and sums exactly, so that
-            results are equal on every instruction set.
+            quantizes activations to 8 bits with the ranges in the file (``sterna calibrate``), and sums exactly, so
+            that results are equal on every instruction set.
         graph: name of the graph; the empty one is the whole network, others are parts of a detector.
         tune: measure which form of a kernel is the fastest for each layer, when a size of images is seen first.
         ranges: of each value of the graph, ``(low, high)``, in the place of those in the file.
@@ -98,7 +98,8 @@ class InferenceSession:
 
         Args:
             inputs: one array for each input, ``(N, C, H, W)`` or ``(N, F)``, of numbers that are finite; what is not
-                float32 is converted. Height and width may differ from those in :attr:`inputs` where the network allows it.
+                float32 is converted. Height and width may differ from those in :attr:`inputs` where the network
+                allows it.
 
         Returns:
             float32: the array of the only output, or arrays by the names of the outputs.
@@ -145,9 +146,7 @@ class InferenceSession:
             return LayerTime(kernel, "", kernel, seconds * 1e3, operations)
         one = self._graph.nodes[node]
         name = next((parameter for parameter in one.parameters if parameter), "")
-        return LayerTime(
-            name.removesuffix(".weight") or f"{node}", one.operator, kernel, seconds * 1e3, operations
-        )
+        return LayerTime(name.removesuffix(".weight") or f"{node}", one.operator, kernel, seconds * 1e3, operations)
 
     def _arrays(self, inputs: Sequence[npt.ArrayLike]) -> list[FloatArray]:
         if len(inputs) != len(self.inputs):

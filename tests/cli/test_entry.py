@@ -17,7 +17,7 @@ from sterna.cli import info, main
 from sterna.cli.text import in_bytes, printable
 from sterna.errors import SternaError
 
-COMMANDS = ("compress", "evaluate", "run", "inspect", "transcode", "info")
+COMMANDS = ("compress", "evaluate", "run", "inspect", "transcode", "export", "benchmark", "info")
 
 
 def test_help_lists_every_command_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 // Convolutions whose weights are numbers: the first layer, layers with few zeros, int8 layers; and small products.
 //
-// The same shifted planes as in the sparse convolution, with a multiplication for each tap. In int16 two taps are taken
-// together: their inputs are interleaved, multiplied with pairs of weights, and summed in 32 bits.
+// The same shifted planes as in the sparse convolution, with a multiplication for each tap. Of bytes two taps (or four, where
+// the processor multiplies bytes) are taken together: their inputs are interleaved, multiplied with as many weights, and summed
+// in 32 bits.
 #pragma once
 
 #include "core/kernels/image_ops/rows.h"
@@ -29,78 +30,152 @@ inline void dense_tile_float32(const DenseConv& conv, const float* input, const 
     (store(sums + I * kFloatLanes, total[I]), ...);
 }
 
-// `Vectors` counts vectors of int16.
-template <std::size_t Vectors, std::size_t... V, std::size_t... I>
-inline void dense_tile_int16(const DenseConv& conv, const std::int16_t* input, const std::int16_t* weights,
-                             std::int32_t* sums, std::index_sequence<V...>, std::index_sequence<I...>) {
-    Ints low[kFiltersPerBlock * Vectors] = {((void)I, Ints{})...};
-    Ints high[kFiltersPerBlock * Vectors] = {((void)I, Ints{})...};
-    for (std::uint32_t tap = 0; tap < conv.taps; tap += 2, weights += 2 * kFiltersPerBlock) {
-        const std::int16_t* const a = input + conv.offsets[tap];
-        const std::int16_t* const b = input + conv.offsets[tap + 1];
-        const Interleaved x[Vectors] = {interleave(load<std::int16_t, kVectorBytes>(a + V * kShortLanes),
-                                                   load<std::int16_t, kVectorBytes>(b + V * kShortLanes))...};
-        ((low[I] = multiply_add_pairs(x[I % Vectors].low, broadcast_pair(weights + I / Vectors * 2), low[I])), ...);
-        ((high[I] = multiply_add_pairs(x[I % Vectors].high, broadcast_pair(weights + I / Vectors * 2), high[I])), ...);
-    }
-    (store_interleaved(sums + I * kShortLanes, low[I], high[I]), ...);
+// Of bytes the taps that are taken together are interleaved once for a tile, for all filters of a group.
+#if defined(__AVX512VNNI__)
+inline constexpr std::uint32_t kDenseTaps = 4;
+using Packed = Quads;
+inline constexpr std::size_t kDenseBytes = kVectorBytes;  // elements of a tile
+
+inline Packed pack(const std::uint8_t* input, const std::int32_t* at) {
+    return interleave_bytes(input + at[0], input + at[1], input + at[2], input + at[3]);
 }
 
-template <class T, class Sum, std::size_t Vectors>
-inline void dense_block(const DenseConv& conv, std::uint32_t block, std::size_t flat) {
-    constexpr std::size_t kCount = Vectors * kVectorBytes / sizeof(T);
-    constexpr auto kVectors = std::make_index_sequence<Vectors>{};
-    constexpr auto kSums = std::make_index_sequence<kFiltersPerBlock * Vectors>{};
-    alignas(kAlignment) Sum sums[kFiltersPerBlock * kCount];
-    const std::uint32_t group = block / conv.blocks_per_group;
-    const T* const input = static_cast<const T*>(conv.input) + group * conv.group_stride + flat;
-    const T* const weights = static_cast<const T*>(conv.weights) + std::size_t{block} * conv.taps * kFiltersPerBlock;
-    if constexpr (sizeof(T) == sizeof(float)) {
-        dense_tile_float32<Vectors>(conv, input, weights, sums, kVectors, kSums);
-    } else {
-        dense_tile_int16<Vectors>(conv, input, weights, sums, kVectors, kSums);
+template <std::size_t... F>
+inline void dense_tile_uint8(const Packed* x, std::uint32_t count, const void* weights, std::int32_t* sums,
+                             std::index_sequence<F...>) {
+    Ints total[kFiltersPerBlock][4] = {};
+    const std::int8_t* quad = static_cast<const std::int8_t*>(weights);
+    for (std::uint32_t i = 0; i < count; ++i, quad += 4 * kFiltersPerBlock) {
+        ((total[F][0] = multiply_add_quads(x[i].part[0], broadcast_quad(quad + 4 * F), total[F][0]),
+          total[F][1] = multiply_add_quads(x[i].part[1], broadcast_quad(quad + 4 * F), total[F][1]),
+          total[F][2] = multiply_add_quads(x[i].part[2], broadcast_quad(quad + 4 * F), total[F][2]),
+          total[F][3] = multiply_add_quads(x[i].part[3], broadcast_quad(quad + 4 * F), total[F][3])),
+         ...);
     }
+    (store_quads(sums + F * kDenseBytes, total[F]), ...);
+}
+#else
+inline constexpr std::uint32_t kDenseTaps = 2;
+using Packed = Interleaved;
+inline constexpr std::size_t kDenseBytes = kShortLanes;
+
+inline Packed pack(const std::uint8_t* input, const std::int32_t* at) {
+    return interleave(load_shorts(input + at[0]), load_shorts(input + at[1]));
+}
+
+template <std::size_t... F>
+inline void dense_tile_uint8(const Packed* x, std::uint32_t count, const void* weights, std::int32_t* sums,
+                             std::index_sequence<F...>) {
+    Ints low[kFiltersPerBlock] = {((void)F, Ints{})...};
+    Ints high[kFiltersPerBlock] = {((void)F, Ints{})...};
+    const std::int16_t* pair = static_cast<const std::int16_t*>(weights);
+    for (std::uint32_t i = 0; i < count; ++i, pair += 2 * kFiltersPerBlock) {
+        ((low[F] = multiply_add_pairs(x[i].low, broadcast_pair(pair + 2 * F), low[F])), ...);
+        ((high[F] = multiply_add_pairs(x[i].high, broadcast_pair(pair + 2 * F), high[F])), ...);
+    }
+    (store_interleaved(sums + F * kDenseBytes, low[F], high[F]), ...);
+}
+#endif
+// Taps that are packed at a time: 16 KiB at most.
+inline constexpr std::uint32_t kPackedTaps = 256;
+
+template <std::size_t Count, class Sum>
+inline void finish_block(const DenseConv& conv, const Sum* sums, std::uint32_t block, std::size_t flat) {
+    const std::uint32_t group = block / conv.blocks_per_group;
     const std::uint32_t in_group = (block - group * conv.blocks_per_group) * kFiltersPerBlock;
     for (std::uint32_t f = 0; f < kFiltersPerBlock && in_group + f < conv.filters_per_group; ++f) {
-        finish<kCount>(sums + f * kCount, conv.epilogue, group * conv.filters_per_group + in_group + f, flat,
-                       conv.output);
+        const std::uint32_t filter = group * conv.filters_per_group + in_group + f;
+        finish<Count>(sums + f * Count, conv.excess[filter], conv.epilogue, filter, flat, conv.output);
     }
 }
 
-template <class T, class Sum, std::size_t Vectors>
+template <std::size_t Count>
+inline void dense_block(const DenseConv& conv, std::uint32_t block, std::size_t flat) {
+    constexpr std::size_t kVectors = Count / kFloatLanes;
+    alignas(kAlignment) float sums[kFiltersPerBlock * Count];
+    const std::uint32_t group = block / conv.blocks_per_group;
+    const float* const input = static_cast<const float*>(conv.input) + group * conv.group_stride + flat;
+    const float* const weights =
+        static_cast<const float*>(conv.weights) + std::size_t{block} * conv.taps * kFiltersPerBlock;
+    dense_tile_float32<kVectors>(conv, input, weights, sums, std::make_index_sequence<kVectors>{},
+                                 std::make_index_sequence<kFiltersPerBlock * kVectors>{});
+    finish_block<Count>(conv, sums, block, flat);
+}
+
+template <std::size_t Count>
 void dense_tiles(const DenseConv& conv, std::uint32_t first, std::uint32_t last, std::size_t flat) {
-    constexpr std::size_t kLanes = kVectorBytes / sizeof(T);
-    const std::size_t span = (conv.output.span() + kLanes - 1) / kLanes * kLanes;
-    for (; flat + Vectors * kLanes <= span; flat += Vectors * kLanes) {
-        for (std::uint32_t block = first; block < last; ++block) dense_block<T, Sum, Vectors>(conv, block, flat);
+    const std::size_t span = (conv.output.span() + kFloatLanes - 1) / kFloatLanes * kFloatLanes;
+    for (; flat + Count <= span; flat += Count) {
+        for (std::uint32_t block = first; block < last; ++block) dense_block<Count>(conv, block, flat);
     }
-    if constexpr (Vectors > 1) {
-        if (flat < span) dense_tiles<T, Sum, Vectors / 2>(conv, first, last, flat);
+    if constexpr (Count > kFloatLanes) {
+        if (flat < span) dense_tiles<Count / 2>(conv, first, last, flat);
     }
 }
 
-inline void clear_block_tails(const DenseConv& conv, std::uint32_t first, std::uint32_t last) {
+// One tile of blocks `first` to `last`, which are of one group.
+inline void dense_tile_of_group(const DenseConv& conv, std::uint32_t first, std::uint32_t last, std::size_t flat) {
+    constexpr std::size_t kWeightBytes = 4 / kDenseTaps;
+    constexpr auto kFilters = std::make_index_sequence<kFiltersPerBlock>{};
+    alignas(kAlignment) std::int32_t sums[kFiltersPerBlock * kDenseBytes];
+    alignas(kAlignment) std::int32_t total[kFiltersPerBlock * kDenseBytes];
+    Packed packed[kPackedTaps / kDenseTaps];
+    const std::uint8_t* const input =
+        static_cast<const std::uint8_t*>(conv.input) + first / conv.blocks_per_group * conv.group_stride + flat;
+    // Filters with more taps than are packed at a time pack anew for each block.
+    const bool is_packed_once = conv.taps <= kPackedTaps;
+    for (std::uint32_t block = first; block < last; ++block) {
+        const std::uint8_t* weights = static_cast<const std::uint8_t*>(conv.weights) +
+                                      std::size_t{block} * conv.taps * kFiltersPerBlock * kWeightBytes;
+        for (std::uint32_t begin = 0; begin < conv.taps; begin += kPackedTaps) {
+            const std::uint32_t taps = conv.taps - begin < kPackedTaps ? conv.taps - begin : kPackedTaps;
+            if (!is_packed_once || block == first) {
+                for (std::uint32_t i = 0; i < taps / kDenseTaps; ++i) {
+                    packed[i] = pack(input, conv.offsets + begin + i * kDenseTaps);
+                }
+            }
+            dense_tile_uint8(packed, taps / kDenseTaps, weights, begin == 0 ? total : sums, kFilters);
+            if (begin != 0) {
+                for (std::size_t i = 0; i < kFiltersPerBlock * kDenseBytes; ++i) total[i] += sums[i];
+            }
+            weights += std::size_t{taps} * kFiltersPerBlock * kWeightBytes;
+        }
+        finish_block<kDenseBytes>(conv, total, block, flat);
+    }
+}
+
+void dense_byte_tiles(const DenseConv& conv, std::uint32_t first, std::uint32_t last) {
+    const std::size_t span = conv.output.span();
+    for (std::uint32_t begin = first; begin < last;) {
+        const std::uint32_t group_end = (begin / conv.blocks_per_group + 1) * conv.blocks_per_group;
+        const std::uint32_t end = group_end < last ? group_end : last;
+        for (std::size_t flat = 0; flat < span; flat += kDenseBytes) dense_tile_of_group(conv, begin, end, flat);
+        begin = end;
+    }
+}
+
+inline void clear_block_gaps(const DenseConv& conv, std::uint32_t first, std::uint32_t last) {
     for (std::uint32_t block = first; block < last; ++block) {
         const std::uint32_t group = block / conv.blocks_per_group;
         const std::uint32_t in_group = (block - group * conv.blocks_per_group) * kFiltersPerBlock;
         const std::uint32_t left = conv.filters_per_group - in_group;
         const std::uint32_t filter = group * conv.filters_per_group + in_group;
-        clear_tails(conv.output, filter, filter + (left < kFiltersPerBlock ? left : kFiltersPerBlock));
+        clear_gaps(conv.output, filter, filter + (left < kFiltersPerBlock ? left : kFiltersPerBlock));
     }
 }
 
 inline void dense_conv(const DenseConv& conv, std::uint32_t first, std::uint32_t last) {
-    clear_block_tails(conv, first, last);
     if (conv.element == Element::kFloat32) {
-        dense_tiles<float, float, kDenseVectors>(conv, first, last, 0);
+        dense_tiles<kDenseVectors * kFloatLanes>(conv, first, last, 0);
     } else {
-        dense_tiles<std::int16_t, std::int32_t, kDenseVectors / 2>(conv, first, last, 0);
+        dense_byte_tiles(conv, first, last);
     }
+    clear_block_gaps(conv, first, last);
 }
 
 // The sum in `kParts` parts, so that it vectorizes and has one order on every instruction set.
-template <class T, class Sum>
-inline Sum dot(const T* weights, const T* x, std::size_t count) {
+template <class W, class T, class Sum>
+inline Sum dot(const W* weights, const T* x, std::size_t count) {
     constexpr std::size_t kParts = 16;
     Sum parts[kParts] = {};
     std::size_t i = 0;
@@ -115,11 +190,11 @@ inline Sum dot(const T* weights, const T* x, std::size_t count) {
     return total;
 }
 
-template <class T, class Sum>
+template <class W, class T, class Sum>
 void dense_dots(const DenseDot& product, std::uint32_t first, std::uint32_t last) {
     const std::size_t span = product.output.span();
     for (std::uint32_t filter = first; filter < last; ++filter) {
-        const T* const weights = static_cast<const T*>(product.weights) + std::size_t{filter} * product.taps;
+        const W* const weights = static_cast<const W*>(product.weights) + std::size_t{filter} * product.taps;
         const T* const input = static_cast<const T*>(product.input) +
                                filter / product.filters_per_group * product.group_stride;
         for (std::size_t flat = 0; flat < span; ++flat) {
@@ -130,24 +205,24 @@ void dense_dots(const DenseDot& product, std::uint32_t first, std::uint32_t last
                     total += static_cast<Sum>(weights[i]) * static_cast<Sum>(x[product.offsets[i]]);
                 }
             } else if (product.tap_stride == 1) {
-                total = dot<T, Sum>(weights, x, product.taps);
+                total = dot<W, T, Sum>(weights, x, product.taps);
             } else {
                 for (std::uint32_t i = 0; i < product.taps; ++i) {
                     total += static_cast<Sum>(weights[i]) * static_cast<Sum>(x[i * product.tap_stride]);
                 }
             }
-            finish<1>(&total, product.epilogue, filter, flat, product.output);
+            finish<1>(&total, product.excess[filter], product.epilogue, filter, flat, product.output);
         }
     }
 }
 
 inline void dense_dot(const DenseDot& product, std::uint32_t first, std::uint32_t last) {
-    clear_tails(product.output, first, last);
     if (product.element == Element::kFloat32) {
-        dense_dots<float, float>(product, first, last);
+        dense_dots<float, float, float>(product, first, last);
     } else {
-        dense_dots<std::int16_t, std::int32_t>(product, first, last);
+        dense_dots<std::int16_t, std::uint8_t, std::int32_t>(product, first, last);
     }
+    clear_gaps(product.output, first, last);
 }
 
 }  // namespace

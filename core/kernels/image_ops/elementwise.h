@@ -14,7 +14,6 @@ inline void map(const Planes& input, const Epilogue& epilogue, const Planes& out
     alignas(kAlignment) float room[kRun];
     const std::size_t span = output.span();
     for (std::uint32_t channel = first; channel < last; ++channel) {
-        clear_plane(output, channel, span);
         const float scale = epilogue.scale != nullptr ? epilogue.scale[channel] : 1.0f;
         const float shift = epilogue.shift != nullptr ? epilogue.shift[channel] : 0.0f;
         for (std::size_t flat = 0; flat < span; flat += kRun) {
@@ -27,9 +26,10 @@ inline void map(const Planes& input, const Epilogue& epilogue, const Planes& out
                 for (std::size_t i = 0; i < count; ++i) y[i] += r[i];
             }
             activate(y, count, epilogue.activation);
-            pixels_from_floats(output, channel * output.plane_stride + flat, epilogue.is_pixel + flat, y, count);
+            from_floats(output, channel * output.plane_stride + flat, y, count);
         }
     }
+    clear_gaps(output, first, last);
 }
 
 inline void combine(bool is_product, const Planes& a, const Planes& b, const Epilogue& epilogue, const Planes& output,
@@ -40,7 +40,6 @@ inline void combine(bool is_product, const Planes& a, const Planes& b, const Epi
     const bool is_same = a.is_same_geometry(b);
     const std::size_t image_span = is_same ? a.span() : (a.height - 1) * a.pitch + a.width;
     for (std::uint32_t channel = first; channel < last; ++channel) {
-        clear_plane(output, channel, 0);
         for (std::uint32_t image = 0; image < (is_same ? 1 : a.images); ++image) {
             const std::size_t begin = image * a.image_stride;
             float single_room = 0.0f;
@@ -56,10 +55,11 @@ inline void combine(bool is_product, const Planes& a, const Planes& b, const Epi
                     for (std::size_t i = 0; i < count; ++i) y[i] = is_product ? x[i] * single : x[i] + single;
                 }
                 activate(y, count, epilogue.activation);
-                pixels_from_floats(output, channel * output.plane_stride + flat, epilogue.is_pixel + flat, y, count);
+                from_floats(output, channel * output.plane_stride + flat, y, count);
             }
         }
     }
+    clear_gaps(output, first, last);
 }
 
 // The exponential of one number.

@@ -1,4 +1,4 @@
-// Pooling, resizing and padding: row by row, in float32.
+// Pooling, resizing and padding: row by row.
 #pragma once
 
 #include "core/kernels/image_ops/rows.h"
@@ -9,20 +9,26 @@ namespace {
 
 inline constexpr float kLowest = -3.402823466e38f;
 
-inline void merge(Pool pool, float* into, const float* from, std::size_t count) {
-    if (pool == Pool::kMax) {
-        for (std::size_t i = 0; i < count; ++i) into[i] = from[i] > into[i] ? from[i] : into[i];
-    } else {
-        for (std::size_t i = 0; i < count; ++i) into[i] += from[i];
+// Merges elements that lie `Stride` apart.
+template <Pool kKind, std::size_t Stride, class T>
+inline void merge(T* into, const T* from, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+        if constexpr (kKind == Pool::kMax) {
+            into[i] = from[Stride * i] > into[i] ? from[Stride * i] : into[i];
+        } else {
+            into[i] += from[Stride * i];
+        }
     }
 }
 
-template <std::size_t Stride>
-inline void merge_strided(Pool pool, float* into, const float* from, std::size_t count) {
-    if (pool == Pool::kMax) {
-        for (std::size_t i = 0; i < count; ++i) into[i] = from[Stride * i] > into[i] ? from[Stride * i] : into[i];
+template <Pool kKind, class T>
+inline void merge(T* into, const T* from, std::size_t count, std::size_t stride) {
+    if (stride == 1) {
+        merge<kKind, 1>(into, from, count);
+    } else if (stride == 2) {
+        merge<kKind, 2>(into, from, count);
     } else {
-        for (std::size_t i = 0; i < count; ++i) into[i] += from[Stride * i];
+        for (std::size_t i = 0; i < count; ++i) merge<kKind, 1>(into + i, from + i * stride, 1);
     }
 }
 
@@ -38,15 +44,43 @@ inline Window window(std::int64_t begin, std::int64_t kernel, std::int64_t size,
     return {high > low ? high - low : 0, padded_end - begin};
 }
 
-inline void pool(Pool kind, const Planes& input, const PoolShape& shape, const Planes& output, float* scratch,
-                 std::uint32_t first, std::uint32_t last) {
-    const float identity = kind == Pool::kMax ? kLowest : 0.0f;
+// A row of the input as the pool computes with it: largest elements are found among elements as they are kept, since a plan gives
+// output and input the same levels; averages are of real numbers.
+inline const float* pooled_row(const Planes& planes, std::size_t at, float* room) {
+    return to_floats(planes, at, planes.width, room);
+}
+inline const std::uint8_t* pooled_row(const Planes& planes, std::size_t at, std::uint8_t*) {
+    return static_cast<const std::uint8_t*>(planes.origin) + at;
+}
+
+inline void write_pooled(const Planes& planes, std::size_t at, const float* row) {
+    from_floats(planes, at, row, planes.width);
+}
+inline void write_pooled(const Planes& planes, std::size_t at, const std::uint8_t* row) {
+    __builtin_memcpy(static_cast<std::uint8_t*>(planes.origin) + at, row, planes.width);
+}
+
+inline void divide_by_counts(const PoolShape& shape, const Planes& input, std::int64_t top, float* row,
+                             std::uint32_t width) {
+    const Window rows = window(top, shape.kernel_height, input.height, shape.pad_bottom);
+    for (std::uint32_t x = 0; x < width; ++x) {
+        const std::int64_t left = std::int64_t{x} * shape.stride_width - shape.pad_left;
+        const Window columns = window(left, shape.kernel_width, input.width, shape.pad_right);
+        const std::int64_t count =
+            shape.count_include_pad ? rows.padded * columns.padded : rows.inside * columns.inside;
+        row[x] /= static_cast<float>(count);
+    }
+}
+
+template <Pool kKind, class T>
+void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output, T identity, float* scratch,
+               std::uint32_t first, std::uint32_t last) {
     const std::size_t reach = (shape.kernel_width - 1) * shape.dilation_width;
     std::size_t padded = (output.width - 1) * shape.stride_width + reach + 1;
     if (padded < shape.pad_left + input.width) padded = shape.pad_left + input.width;
-    float* const column = scratch;           // [padded]: a window's rows merged
-    float* const row = column + padded;      // [input.width]
-    float* const result = row + input.width;  // [output.width]
+    T* const column = reinterpret_cast<T*>(scratch);  // [padded]: a window's rows merged
+    T* const row = column + padded;                   // [input.width]
+    T* const result = row + input.width;              // [output.width]
     for (std::uint32_t channel = first; channel < last; ++channel) {
         clear_plane(output, channel, 0);
         for (std::uint32_t image = 0; image < output.images; ++image) {
@@ -57,39 +91,35 @@ inline void pool(Pool kind, const Planes& input, const PoolShape& shape, const P
                     const std::int64_t source = top + std::int64_t{k} * shape.dilation_height;
                     if (source < 0 || source >= input.height) continue;
                     const std::size_t at = row_at(input, channel, image, static_cast<std::uint32_t>(source));
-                    merge(kind, column + shape.pad_left, to_floats(input, at, input.width, row), input.width);
+                    merge<kKind, 1>(column + shape.pad_left, pooled_row(input, at, row), input.width);
                 }
                 for (std::size_t i = 0; i < output.width; ++i) result[i] = identity;
                 for (std::uint32_t k = 0; k < shape.kernel_width; ++k) {
-                    const float* const from = column + std::size_t{k} * shape.dilation_width;
-                    if (shape.stride_width == 1) {
-                        merge(kind, result, from, output.width);
-                    } else if (shape.stride_width == 2) {
-                        merge_strided<2>(kind, result, from, output.width);
-                    } else {
-                        for (std::size_t i = 0; i < output.width; ++i) {
-                            merge(kind, result + i, from + i * shape.stride_width, 1);
-                        }
-                    }
+                    merge<kKind>(result, column + std::size_t{k} * shape.dilation_width, output.width,
+                                 shape.stride_width);
                 }
-                if (kind == Pool::kAverage) {
-                    const Window rows = window(top, shape.kernel_height, input.height, shape.pad_bottom);
-                    for (std::uint32_t x = 0; x < output.width; ++x) {
-                        const std::int64_t left = std::int64_t{x} * shape.stride_width - shape.pad_left;
-                        const Window columns = window(left, shape.kernel_width, input.width, shape.pad_right);
-                        const std::int64_t count =
-                            shape.count_include_pad ? rows.padded * columns.padded : rows.inside * columns.inside;
-                        result[x] /= static_cast<float>(count);
-                    }
-                }
-                write_row(output, channel, image, y, result);
+                if constexpr (kKind == Pool::kAverage) divide_by_counts(shape, input, top, result, output.width);
+                write_pooled(output, row_at(output, channel, image, y), result);
             }
         }
     }
 }
 
-inline void adaptive_pool(Pool kind, const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
-                          std::uint32_t last) {
+inline void pool(Pool kind, const Planes& input, const PoolShape& shape, const Planes& output, float* scratch,
+                 std::uint32_t first, std::uint32_t last) {
+    if (kind == Pool::kAverage) {
+        pool_rows<Pool::kAverage, float>(input, shape, output, 0.0f, scratch, first, last);
+    } else if (output.element == Element::kUint8) {
+        pool_rows<Pool::kMax, std::uint8_t>(input, shape, output, 0, scratch, first, last);
+    } else {
+        // Also of levels, where the output is one of the graph's.
+        pool_rows<Pool::kMax, float>(input, shape, output, kLowest, scratch, first, last);
+    }
+}
+
+template <Pool kKind>
+void adaptive_pool_rows(const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
+                        std::uint32_t last) {
     float* const column = scratch;
     float* const row = column + input.width;
     float* const result = row + input.width;
@@ -99,22 +129,60 @@ inline void adaptive_pool(Pool kind, const Planes& input, const Planes& output, 
             for (std::uint64_t y = 0; y < output.height; ++y) {
                 const std::uint64_t top = y * input.height / output.height;
                 const std::uint64_t bottom = ((y + 1) * input.height + output.height - 1) / output.height;
-                for (std::size_t i = 0; i < input.width; ++i) column[i] = kind == Pool::kMax ? kLowest : 0.0f;
+                for (std::size_t i = 0; i < input.width; ++i) column[i] = kKind == Pool::kMax ? kLowest : 0.0f;
                 for (std::uint64_t source = top; source < bottom; ++source) {
                     const std::size_t at = row_at(input, channel, image, static_cast<std::uint32_t>(source));
-                    merge(kind, column, to_floats(input, at, input.width, row), input.width);
+                    merge<kKind, 1>(column, to_floats(input, at, input.width, row), input.width);
                 }
                 for (std::uint64_t x = 0; x < output.width; ++x) {
                     const std::uint64_t left = x * input.width / output.width;
                     const std::uint64_t right = ((x + 1) * input.width + output.width - 1) / output.width;
                     float total = column[left];
-                    for (std::uint64_t i = left + 1; i < right; ++i) merge(kind, &total, column + i, 1);
-                    if (kind == Pool::kAverage) total /= static_cast<float>((bottom - top) * (right - left));
+                    for (std::uint64_t i = left + 1; i < right; ++i) merge<kKind, 1>(&total, column + i, 1);
+                    if (kKind == Pool::kAverage) total /= static_cast<float>((bottom - top) * (right - left));
                     result[x] = total;
                 }
                 write_row(output, channel, image, static_cast<std::uint32_t>(y), result);
             }
         }
+    }
+}
+
+// The mean of all pixels: of levels their exact sum, divided once.
+inline void global_average(const Planes& input, const Planes& output, std::uint32_t first, std::uint32_t last) {
+    const float count = static_cast<float>(input.height) * static_cast<float>(input.width);
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        clear_plane(output, channel, 0);
+        for (std::uint32_t image = 0; image < input.images; ++image) {
+            float total = 0.0f;
+            std::int64_t levels = 0;
+            for (std::uint32_t y = 0; y < input.height; ++y) {
+                const std::size_t at = row_at(input, channel, image, y);
+                if (input.element == Element::kFloat32) {
+                    const float* const row = static_cast<const float*>(input.origin) + at;
+                    for (std::uint32_t x = 0; x < input.width; ++x) total += row[x];
+                } else {
+                    const std::uint8_t* const row = static_cast<const std::uint8_t*>(input.origin) + at;
+                    std::int32_t sum = 0;
+                    for (std::uint32_t x = 0; x < input.width; ++x) sum += row[x];
+                    levels += sum - std::int64_t{input.levels.zero} * input.width;
+                }
+            }
+            if (input.element == Element::kUint8) total = static_cast<float>(levels) * input.levels.step;
+            const float mean = total / count;
+            from_floats(output, row_at(output, channel, image, 0), &mean, 1);
+        }
+    }
+}
+
+inline void adaptive_pool(Pool kind, const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
+                          std::uint32_t last) {
+    if (kind == Pool::kAverage && output.height == 1 && output.width == 1) {
+        global_average(input, output, first, last);
+    } else if (kind == Pool::kMax) {
+        adaptive_pool_rows<Pool::kMax>(input, output, scratch, first, last);
+    } else {
+        adaptive_pool_rows<Pool::kAverage>(input, output, scratch, first, last);
     }
 }
 

@@ -7,20 +7,45 @@ namespace sterna::STERNA_ISA {
 namespace {
 
 inline std::size_t size_of(Element element) {
-    return element == Element::kFloat32 ? sizeof(float) : sizeof(std::int16_t);
+    return element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
 }
 
 // Zeros from element `begin` of a plane to its end.
 inline void clear_plane(const Planes& planes, std::uint32_t channel, std::size_t begin) {
     const std::size_t bytes = size_of(planes.element);
     unsigned char* const plane = static_cast<unsigned char*>(planes.origin) + channel * planes.plane_stride * bytes;
-    __builtin_memset(plane + begin * bytes, 0, (planes.plane_stride - begin) * bytes);
+    // The zero of float32 is 0.
+    __builtin_memset(plane + begin * bytes, planes.levels.zero, (planes.plane_stride - begin) * bytes);
 }
 
-// Convolutions write all of a plane up to its last pixel; this is for the rest.
-inline void clear_tails(const Planes& planes, std::uint32_t first, std::uint32_t last) {
-    const std::size_t span = planes.span();
-    for (std::uint32_t channel = first; channel < last; ++channel) clear_plane(planes, channel, span);
+template <class T>
+inline void clear_gaps_as(const Planes& planes, std::uint32_t first, std::uint32_t last, T zero) {
+    const std::size_t gap = planes.pitch - planes.width;
+    const std::size_t image_end = (planes.height - 1) * planes.pitch + planes.width;
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        T* const plane = static_cast<T*>(planes.origin) + channel * planes.plane_stride;
+        for (std::size_t image = 0; image < planes.images; ++image) {
+            T* row_end = plane + image * planes.image_stride + planes.width;
+            for (std::uint32_t row = 1; row < planes.height && gap != 0; ++row, row_end += planes.pitch) {
+                // Nearly always one element: not worth a call.
+                row_end[0] = zero;
+                for (std::size_t i = 1; i < gap; ++i) row_end[i] = zero;
+            }
+            if (image + 1 == planes.images) continue;
+            T* const behind = plane + image * planes.image_stride;
+            for (std::size_t i = image_end; i < planes.image_stride; ++i) behind[i] = zero;
+        }
+        clear_plane(planes, channel, planes.span());
+    }
+}
+
+// Zeros between the pixels of planes, and behind them: kernels that treat a plane as one vector write anything there.
+inline void clear_gaps(const Planes& planes, std::uint32_t first, std::uint32_t last) {
+    if (planes.element == Element::kFloat32) {
+        clear_gaps_as<float>(planes, first, last, 0.0f);
+    } else {
+        clear_gaps_as<std::uint8_t>(planes, first, last, planes.levels.zero);
+    }
 }
 
 inline std::size_t row_at(const Planes& planes, std::uint32_t channel, std::uint32_t image, std::uint32_t row) {
@@ -71,12 +96,26 @@ inline void store_images(const Planes& input, float* images, std::size_t channel
 template <class T>
 inline void split_row(const T* from, T* to, std::size_t count, std::size_t stride) {
     if (stride == 1) {
-        for (std::size_t i = 0; i < count; ++i) to[i] = from[i];
-    } else if (stride == 2) {
-        for (std::size_t i = 0; i < count; ++i) to[i] = from[2 * i];
-    } else {
-        for (std::size_t i = 0; i < count; ++i) to[i] = from[stride * i];
+        __builtin_memcpy(to, from, count * sizeof(T));
+        return;
     }
+    std::size_t i = 0;
+    if constexpr (sizeof(T) == 1) {
+        // The last sixteen overlap those before, so that rows of any width are copied with vectors.
+        constexpr std::size_t kBytes = 16;
+        if (stride == 2 && count >= kBytes) {
+            for (; i < count; i += kBytes) {
+                const std::size_t at = i + kBytes <= count ? i : count - kBytes;
+                for (std::size_t half = 0; half < kBytes; half += kBytes / 2) {
+                    Vector<std::uint16_t, kBytes> pairs;
+                    __builtin_memcpy(&pairs, from + 2 * (at + half), kBytes);
+                    store(to + at + half, __builtin_convertvector(pairs & 255, Vector<std::uint8_t, kBytes / 2>));
+                }
+            }
+            return;
+        }
+    }
+    for (; i < count; ++i) to[i] = from[stride * i];
 }
 
 template <class T>
@@ -85,6 +124,11 @@ void split_planes(const Planes& input, const SplitShape& shape, const Planes& ou
     const std::int64_t stride_x = shape.stride_width, stride_y = shape.stride_height;
     const std::int64_t phases = stride_y * stride_x;
     for (std::uint32_t plane = first; plane < last; ++plane) {
+        if (phases <= 64 && (shape.phases >> (plane % phases) & 1) == 0) {
+            // Nobody reads its pixels, but what lies behind them is before the first pixels of the next plane.
+            clear_plane(output, plane, output.span());
+            continue;
+        }
         clear_plane(output, plane, 0);
         const std::int64_t channel = plane / phases, phase_y = plane % phases / stride_x, phase_x = plane % stride_x;
         // Columns whose source lies in the input; those before the first one never do.
@@ -96,10 +140,10 @@ void split_planes(const Planes& input, const SplitShape& shape, const Planes& ou
             for (std::int64_t y = 0; y < std::int64_t{output.height} + shape.reach_bottom; ++y) {
                 const std::int64_t source = stride_y * y + phase_y;
                 if (source >= input.height) break;
-                const T* const from = static_cast<const T*>(input.origin) +
-                                      row_at(input, static_cast<std::uint32_t>(channel), image,
-                                             static_cast<std::uint32_t>(source)) +
-                                      phase_x;
+                const T* const from =
+                    static_cast<const T*>(input.origin) +
+                    row_at(input, static_cast<std::uint32_t>(channel), image, static_cast<std::uint32_t>(source)) +
+                    phase_x;
                 T* const to = static_cast<T*>(output.origin) + plane * output.plane_stride +
                               image * output.image_stride + static_cast<std::size_t>(y) * output.pitch;
                 split_row(from, to, static_cast<std::size_t>(end), static_cast<std::size_t>(stride_x));
@@ -113,7 +157,7 @@ inline void split(const Planes& input, const SplitShape& shape, const Planes& ou
     if (input.element == Element::kFloat32) {
         split_planes<float>(input, shape, output, first, last);
     } else {
-        split_planes<std::int16_t>(input, shape, output, first, last);
+        split_planes<std::uint8_t>(input, shape, output, first, last);
     }
 }
 
@@ -126,7 +170,8 @@ inline void flatten(const Planes& input, const Planes& output, float* scratch, s
                 read_row(input, channel, image, row, scratch);
                 const std::size_t feature = (std::size_t{channel} * input.height + row) * input.width;
                 for (std::uint32_t x = 0; x < input.width; ++x) {
-                    from_floats(output, (feature + x) * output.plane_stride + image * output.image_stride, scratch + x, 1);
+                    from_floats(output, (feature + x) * output.plane_stride + image * output.image_stride, scratch + x,
+                                1);
                 }
             }
         }

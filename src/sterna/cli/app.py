@@ -8,8 +8,10 @@ import typer
 from typer.core import TyperGroup
 
 from sterna import __version__
+from sterna.cli.benchmark import benchmark
 from sterna.cli.compress import compress
 from sterna.cli.evaluate import evaluate
+from sterna.cli.export import export
 from sterna.cli.info import info
 from sterna.cli.inspect import inspect
 from sterna.cli.run import run
@@ -77,5 +79,5 @@ def _options(
     del version
 
 
-for _command in (compress, evaluate, run, inspect, transcode, info):
+for _command in (compress, evaluate, run, inspect, transcode, export, benchmark, info):
     app.command()(_command)

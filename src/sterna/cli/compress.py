@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sterna.cli import options, output
-from sterna.cli.text import in_bytes
+from sterna.cli.text import in_bytes, printable
 from sterna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -155,4 +155,6 @@ def _show(result: CompressResult, *, as_json: bool) -> None:
     ]
     if result.unreadable:
         rows.append(("left out", f"{result.unreadable:,} unreadable pictures, named in metrics.jsonl"))
+    if result.graph_problem is not None:
+        rows.append(("graph", f"none: {printable(result.graph_problem)}"))
     output.stdout().print(output.pairs(rows))

@@ -14,6 +14,7 @@ from sterna import __version__
 from sterna.cli import options, output
 from sterna.cli.packages import DISTRIBUTIONS, EXTRAS
 from sterna.cli.text import in_bytes
+from sterna.machine import processor
 
 # Those that matter to kernels, in the words of Linux, weakest first.
 _INSTRUCTION_SETS = (
@@ -57,7 +58,7 @@ def info(as_json: options.Json = False) -> None:
 
 def collect() -> dict[str, Any]:
     """Everything that ``sterna info`` shows, as JSON values; nothing heavy is imported for it."""
-    name, flags = _processor()
+    name, flags = processor()
     packages = {"numpy": {"version": _version("numpy"), "install": "pip install sterna"}}
     for module, extra in EXTRAS.items():
         distribution = DISTRIBUTIONS.get(module, module)
@@ -78,17 +79,6 @@ def collect() -> dict[str, Any]:
         "packages": packages,
         "data": {"path": str(root), "from_environment": bool(os.environ.get("STERNA_DATA")), "exists": root.is_dir()},
     }
-
-
-def _processor() -> tuple[str, frozenset[str]]:
-    """Name and flags: Linux tells both in a file, other systems at least the name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    name = fields.get("model name") or platform.processor() or platform.machine()
-    return name, frozenset((fields.get("flags") or fields.get("Features") or "").split())
 
 
 def _memory_bytes() -> int | None:

@@ -48,6 +48,17 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """As :func:`progress`, for work of several kinds: call what is given with the kind of work first."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _total: None
+        return
+    with Progress(console=stderr(), transient=True) as bar:
+        task = bar.add_task("start")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
 def table(columns: Iterable[str], *, numbers: Iterable[str] = (), title: str | None = None) -> Table:
     """An empty table; the columns named in ``numbers`` are right-aligned."""
     right = set(numbers)

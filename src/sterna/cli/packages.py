@@ -14,6 +14,9 @@ EXTRAS = {
     "faster_coco_eval": "detection",
     "sklearn": "demo",
     "onnx": "export",
+    "onnxruntime": "benchmark",
+    "openvino": "benchmark",
+    "nncf": "benchmark",
 }
 
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "faster_coco_eval": "faster-coco-eval", "sklearn": "scikit-learn"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from accelerate import Accelerator
 from safetensors.torch import save as dump_safetensors
 from torch import nn
 
+from sterna.capturing import capture, capture_detector
 from sterna.config import Recipe
 from sterna.container import read, save, write_whole
 from sterna.conversion import convert, convert_as_is
 from sterna.data import DataSplits
+from sterna.errors import SternaError
+from sterna.graph import Graph
 from sterna.ternary_model import TernaryModel
 from sterna.train.checkpoint import Checkpoint, save_checkpoint
 from sterna.train.metrics_log import MetricsLog
@@ -30,6 +34,11 @@ class Recorder:
         source_sha256: of the file of weights that the run began with, or nothing.
         accelerator: tells the processes apart.
         log_bytes: of ``metrics.jsonl`` to keep.
+
+    Attributes:
+        last_path: of the final model.
+        best_path: of the model that validated best.
+        graph_problem: why converted models have no graph; nothing if they have one, or none was converted.
 
     Raises:
         CheckpointError: ``metrics.jsonl`` is shorter than ``log_bytes``.
@@ -51,6 +60,8 @@ class Recorder:
         suffix = "sterna" if recipe.ternary is not None else "safetensors"
         self.last_path = run_dir / f"{recipe.name}.{suffix}"
         self.best_path = run_dir / f"{recipe.name}.best.{suffix}"
+        self.graph_problem: str | None = None
+        self._graphs: tuple[Graph, ...] | None = None
         self._data = data
         self._log = MetricsLog(run_dir / "metrics.jsonl", log_bytes) if accelerator.is_main_process else None
 
@@ -86,7 +97,20 @@ class Recorder:
             metadata["license"] = recipe.model.license
         storage = recipe.storage
         conversion = convert if finished else convert_as_is
-        return conversion(model, float_dtype=storage.float_dtype, int8=storage.int8, metadata=metadata)
+        converted = conversion(model, float_dtype=storage.float_dtype, int8=storage.int8, metadata=metadata)
+        return replace(converted, graphs=self._capture(model))
+
+    def _capture(self, model: nn.Module) -> tuple[Graph, ...]:
+        """What the model computes; training changes nothing about it, so that once is enough."""
+        if self._graphs is None:
+            try:
+                if self.recipe.task == "classification":
+                    self._graphs = (capture(model, self._data.preprocessing["input_shape"]),)
+                else:
+                    self._graphs = capture_detector(model)
+            except SternaError as error:
+                self._graphs, self.graph_problem = (), str(error)
+        return self._graphs
 
     def save_best(self, model: nn.Module, metrics: Mapping[str, float]) -> None:
         """Keep a model as the best so far; until the end of the run its file says how well it validates."""

@@ -13,8 +13,8 @@ from accelerate.utils import send_to_device
 
 from sterna.config import Recipe
 from sterna.container import encode
+from sterna.machine import peak_bytes
 from sterna.train.loop import TrainingLoop
-from sterna.train.memory import peak_bytes
 from sterna.train.recorder import Recorder
 from sterna.train.run import make_accelerator, prepare_network, set_up
 

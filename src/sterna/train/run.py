@@ -57,6 +57,7 @@ class CompressResult:
         best_metrics: of that file on the test images.
         metric: key of the metric that counts.
         unreadable: pictures that were left out because they cannot be decoded.
+        graph_problem: why the file holds no graph, so that PyTorch alone can run it; nothing if it holds one.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class CompressResult:
     best_metrics: dict[str, float]
     metric: str
     unreadable: int
+    graph_problem: str | None
 
 
 def compress(
@@ -292,6 +294,7 @@ def _finish(
             best_metrics=best_metrics,
             metric=task.metric,
             unreadable=len(data.unreadable),
+            graph_problem=recorder.graph_problem,
         )
         names = {"path": result.path.name, "best_path": result.best_path.name}
         write_json(recorder.run_dir / "result.json", {**asdict(result), **names})

@@ -90,12 +90,17 @@ class SizeTarget:
             size = file_bytes(factor)
             if self._is_met(size):
                 return factor
-            low, high = (factor, high) if size > self._target else (low, factor)
+            low, high = (factor, high) if size > self._most else (low, factor)
         return high
 
     def _is_met(self, size: int) -> bool:
         margin = max(_MIN_MARGIN_BYTES, round(0.005 * self._target))
-        return self._target - margin <= size <= self._target - min(margin, _MIN_MARGIN_BYTES) // 2
+        return self._target - margin <= size <= self._most
+
+    @property
+    def _most(self) -> int:
+        """What leaves room for the metrics, which are measured last."""
+        return self._target - _MIN_MARGIN_BYTES // 2
 
     def _check(self, miss: float, budget: int, other_bytes: int, trit_bytes: Callable[[float], int]) -> None:
         if miss <= 10 * _TOLERANCE:
