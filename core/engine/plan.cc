@@ -17,6 +17,8 @@ constexpr std::uint64_t kSparseInverse = 4;
 constexpr std::size_t kPlaneElements = kAlignment;
 // Elements of the planes of a value: offsets are int32. With it no product of sizes exceeds 64 bits.
 constexpr std::uint64_t kMaxPlanesElements = 0x7fffffff;
+// Rows and columns of an image: sums of a row of bytes fit int32.
+constexpr std::uint32_t kMaxSide = 1 << 22;
 // Far beyond any network; places are found in a time that grows with the square of their number.
 constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
 constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
@@ -114,6 +116,7 @@ class Planner {
             // Zeros between rows serve both sides; where a value is split there may be pixels behind the last one.
             geometry.pad_height = std::max({direct[i].top, direct[i].bottom, split[i].top + split[i].bottom});
             geometry.pad_width = std::max({direct[i].left, direct[i].right, split[i].left + split[i].right});
+            if (geometry.height > kMaxSide || geometry.width > kMaxSide) return refuse_size();
             geometry.pitch = std::size_t{geometry.width} + geometry.pad_width;
             // Up to 2^31 rows of 2^31 elements.
             geometry.image_stride = (std::size_t{geometry.height} + geometry.pad_height) * geometry.pitch;

@@ -372,6 +372,18 @@ class Computation {
         const auto& a = node(group).attributes;
         const bool is_max = node(group).op == Operator::kAdaptiveMaxPool2d;
         Value y = like(x, x.channels, a[0], a[1]);
+        const Grid& grid = grids_[node(group).inputs[0]];
+        if (grid.is_levels && !is_max && y.height == 1 && y.width == 1) {
+            // The sum of levels is exact.
+            fill(y, [&](auto n, auto c, auto, auto) {
+                std::int64_t sum = 0;
+                const std::size_t begin = x.at(n, c, 0, 0), pixels = std::size_t{x.height} * x.width;
+                for (std::size_t k = begin; k < begin + pixels; ++k)
+                    sum += std::lrint(x.numbers[k] * grid.inverse_step);
+                return static_cast<float>(sum) * grid.step / static_cast<float>(pixels);
+            });
+            return y;
+        }
         fill(y, [&](auto n, auto c, auto i, auto j) {
             const std::uint32_t top = i * x.height / a[0], bottom = ((i + 1) * x.height + a[0] - 1) / a[0];
             const std::uint32_t left = j * x.width / a[1], right = ((j + 1) * x.width + a[1] - 1) / a[1];
