@@ -8,10 +8,10 @@ READY  := $(VENV)/.ready
 DATA   := ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo test lint format clean
+.PHONY: help setup data demo test test-sanitizers test-neon lint format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## virtual environment with Sterna and the tools of its developers
 
@@ -32,6 +32,20 @@ demo: $(READY) ## train, compress, inspect and evaluate a small network; needs n
 
 test: $(READY) data ## the whole test suite
 	$(BIN)/python -m pytest -q
+
+test-sanitizers: ## the kernels and the engine under sanitizers of memory, undefined behaviour and threads
+	cmake --preset asan
+	cmake --build build/asan
+	build/asan/kernels_test 1 20 2000
+	build/asan/graph_stress 20000
+	cmake --preset tsan
+	cmake --build build/tsan --target kernels_test
+	build/tsan/kernels_test 1 5 10000
+
+test-neon: ## the kernels of 64-bit ARM, cross-compiled, under qemu (Debian: g++-aarch64-linux-gnu, qemu-user-static)
+	cmake --preset neon
+	cmake --build build/neon --target kernels_test
+	ctest --test-dir build/neon --output-on-failure
 
 lint: $(READY) ## style, types and formatting, without changing anything
 	$(BIN)/ruff check .

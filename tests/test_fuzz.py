@@ -29,3 +29,5 @@ def test_readers_and_coders_pass_their_stress_tests_under_sanitizers(tmp_path: P
     subprocess.run([tmp_path / "trit_coder_stress", "500"], check=True)
     subprocess.run([tmp_path / "byte_coder_stress", "200"], check=True)
     subprocess.run([tmp_path / "reader_stress", "1000", "1", *golden], check=True)
+    subprocess.run([tmp_path / "graph_stress", "5000"], check=True)
+    subprocess.run([tmp_path / "kernels_test", "1", "5", "200"], check=True)

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "core/base/varint.h"
 
@@ -58,12 +59,11 @@ class Parser {
 
     std::vector<Graph> graphs() {
         std::vector<Graph> graphs;
+        std::set<std::string> names;
         const std::uint64_t count = number(size_, "more graphs than bytes");
         for (std::uint64_t i = 0; i < count && problem_.empty(); ++i) {
             graphs.push_back(graph());
-            for (std::size_t j = 0; j < i; ++j) {
-                if (graphs[j].name == graphs.back().name) refuse("two graphs have one name");
-            }
+            if (!names.insert(graphs.back().name).second) refuse("two graphs have one name");
         }
         if (problem_.empty() && at_ != size_) refuse("bytes follow the last graph");
         return graphs;

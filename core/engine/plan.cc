@@ -15,7 +15,18 @@ constexpr std::uint32_t kFewImages = 8;
 constexpr std::uint64_t kSparseInverse = 4;
 // Planes are multiples of this, so that vectors of bytes may write their ends.
 constexpr std::size_t kPlaneElements = kAlignment;
-constexpr std::uint64_t kMaxArenaBytes = std::uint64_t{1} << 36;
+// Elements of the planes of a value: offsets are int32. With it no product of sizes exceeds 64 bits.
+constexpr std::uint64_t kMaxPlanesElements = 0x7fffffff;
+// Rows and columns of an image: sums of a row of bytes fit int32.
+constexpr std::uint32_t kMaxSide = 1 << 22;
+// Far beyond any network; places are found in a time that grows with the square of their number.
+constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
+constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
+constexpr float kSmallestStep = 1e-36f;
+// So that int32 holds every sum of bytes times weights.
+constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
+constexpr std::uint64_t kLargestByte = 255;
+constexpr std::uint64_t kLargestInt8 = 128;  // of either sign
 
 std::size_t round_up(std::size_t value, std::size_t unit) {
     return (value + unit - 1) / unit * unit;
@@ -28,7 +39,8 @@ Levels levels_of(const Range& range) {
     levels.lowest = is_signed ? -127.0f : 0.0f;
     levels.highest = is_signed ? 127.0f : 255.0f;
     levels.step = (is_signed ? std::max(-range.low, range.high) : range.high) / levels.highest;
-    if (!(levels.step > 0.0f)) levels.step = 1.0f;
+    // Nor is there an inverse of the smallest numbers.
+    if (!(levels.step > kSmallestStep)) levels.step = 1.0f;
     levels.inverse_step = 1.0f / levels.step;
     levels.zero = is_signed ? 128 : 0;
     return levels;
@@ -42,6 +54,12 @@ class Planner {
         : graph_(graph), weights_(weights), options_(options), plan_(plan), problem_(problem) {}
 
     void run() {
+        std::size_t node_inputs = 0;
+        for (const GraphNode& node : graph_.nodes) node_inputs += node.inputs.size();
+        if (graph_.nodes.size() > kMaxNodes || node_inputs > kMaxNodeInputs) {
+            problem_ = "the graph has too many nodes for the engine";
+            return;
+        }
         shapes_ = infer_shapes(graph_, plan_.inputs_, weights_, problem_);
         if (!problem_.empty()) return;
         groups_ = fuse(graph_, shapes_);
@@ -53,6 +71,7 @@ class Planner {
         make_geometries();
         if (!problem_.empty()) return;
         make_value_places();
+        if (!problem_.empty()) return;
         for (std::uint32_t i = 0; i < graph_.inputs.size(); ++i) add_load(i);
         for (const Group& group : groups_) {
             add_group(group);
@@ -66,9 +85,7 @@ class Planner {
 
   private:
     const GraphNode& node(const Group& group) const { return graph_.nodes[group.node]; }
-    static bool is_conv(const GraphNode& node) {
-        return node.op == Operator::kConv2d || node.op == Operator::kLinear;
-    }
+    static bool is_conv(const GraphNode& node) { return node.op == Operator::kConv2d || node.op == Operator::kLinear; }
 
     std::uint32_t geometry_of(std::uint32_t height, std::uint32_t width) {
         for (std::uint32_t i = 0; i < plan_.geometries_.size(); ++i) {
@@ -90,7 +107,8 @@ class Planner {
             if (!is_conv(node(group))) continue;
             const Weights& weights = *weights_.get(node(group).tensors[0], problem_);
             const Shape& output = shapes_[group.value];
-            const ConvReach reach = conv_reach(conv_shape(node(group), weights), shapes_[node(group).inputs[0]], output);
+            const ConvReach reach =
+                conv_reach(conv_shape(node(group), weights), shapes_[node(group).inputs[0]], output);
             (reach.is_direct ? direct : split)[geometry_of(output.height, output.width)].include(reach);
         }
         for (std::size_t i = 0; i < plan_.geometries_.size(); ++i) {
@@ -98,8 +116,11 @@ class Planner {
             // Zeros between rows serve both sides; where a value is split there may be pixels behind the last one.
             geometry.pad_height = std::max({direct[i].top, direct[i].bottom, split[i].top + split[i].bottom});
             geometry.pad_width = std::max({direct[i].left, direct[i].right, split[i].left + split[i].right});
+            if (geometry.height > kMaxSide || geometry.width > kMaxSide) return refuse_size();
             geometry.pitch = std::size_t{geometry.width} + geometry.pad_width;
+            // Up to 2^31 rows of 2^31 elements.
             geometry.image_stride = (std::size_t{geometry.height} + geometry.pad_height) * geometry.pitch;
+            if (geometry.image_stride > kMaxPlanesElements / plan_.images_) return refuse_size();
             const std::size_t plane = plan_.images_ * geometry.image_stride;
             if (is_few(geometry)) {
                 geometry.plane_stride = plane;
@@ -107,10 +128,6 @@ class Planner {
                 geometry.plane_stride = round_up(plane, kPlaneElements);
             }
             geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + 1, kPlaneElements);
-            if (geometry.plane_stride > kMaxArenaBytes / 8) {
-                problem_ = "not enough memory for images of this size";
-                return;
-            }
         }
     }
 
@@ -119,16 +136,22 @@ class Planner {
                plan_.images_ < kFewImages;
     }
 
+    void refuse_size() { problem_ = "the batch or the image is too large"; }
+
     std::uint32_t add_place(std::uint64_t channels, std::uint32_t geometry_number, Element element, Levels levels) {
         const Geometry& geometry = plan_.geometries_[geometry_number];
         Place place;
+        if (channels > kMaxPlanesElements / geometry.plane_stride) {
+            refuse_size();
+            channels = 0;
+        }
         place.channels = static_cast<std::uint32_t>(channels);
         place.geometry = geometry_number;
         place.element = element;
         place.levels = levels;
         const std::uint64_t elements = 2 * geometry.margin + channels * geometry.plane_stride;
         const std::uint64_t bytes = elements * (element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t));
-        if (channels > 0x7fffffff || elements > 0x7fffffff) problem_ = "the batch or the image is too large";
+        if (elements > kMaxPlanesElements || bytes > options_.max_bytes) refuse_size();
         place.bytes = round_up(static_cast<std::size_t>(bytes), kAlignment);
         plan_.places_.push_back(place);
         return static_cast<std::uint32_t>(plan_.places_.size() - 1);
@@ -229,8 +252,8 @@ class Planner {
             case Operator::kUpsampleBilinear:
                 step.kind = StepKind::kResize;
                 if (node.op == Operator::kResizeBilinear || node.op == Operator::kUpsampleBilinear) {
-                    step.resize = a[ResizeAttribute::kAlignCorners] != 0 ? Resize::kBilinearAlignCorners
-                                                                         : Resize::kBilinear;
+                    step.resize =
+                        a[ResizeAttribute::kAlignCorners] != 0 ? Resize::kBilinearAlignCorners : Resize::kBilinear;
                 }
                 need_scratch(2 * std::size_t{input.width} + output.width);
                 break;
@@ -325,9 +348,16 @@ class Planner {
         std::uint32_t input = value_place_[node.inputs[0]];
         const ConvReach reach = conv_reach(request.shape, request.input, request.output);
         if (!reach.is_direct) input = split_place(node.inputs[0], request, reach);
+        if (!problem_.empty()) return;
         const Place& place = plan_.places_[input];
         request.element = place.element;
         request.input_levels = place.levels;
+        const std::uint64_t largest = weights.kind == Weights::Kind::kSigns ? 1 : kLargestInt8;
+        if (place.element == Element::kUint8 && weights.width > kMaxInt32Sum / (largest * kLargestByte)) {
+            problem_ = "tensor " + weights_.tensor_name(node.tensors[0]) +
+                       " has too many weights a filter for 8-bit activations";
+            return;
+        }
         request.geometry = &plan_.geometries_[plan_.places_[value_place_[group.value]].geometry];
         request.is_split = !reach.is_direct;
         request.is_few = is_few(*request.geometry);
@@ -342,8 +372,9 @@ class Planner {
             step.activation = needed_activation(group.activation, plan_.places_[step.output]);
             return step;
         };
-        plan_.steps_.push_back(make(false));
-        const Step& step = plan_.steps_.back();
+        plan_.steps_.push_back(make(!options_.is_tuned && options_.prefers_dense));
+        Step& step = plan_.steps_.back();
+        step.form = std::min(options_.sparse_form, plan_.kernels_->sparse_form_count - 1);
         if (!options_.is_tuned || step.kind != StepKind::kSparse) return;
         if (weights.nonzeros() * kSparseInverse >= std::uint64_t{weights.filters} * weights.width) {
             alternatives_.push_back({plan_.steps_.size() - 1, make(true)});
@@ -366,14 +397,20 @@ class Planner {
                 plan_.places_[step.output].geometry != geometry) {
                 continue;
             }
-            // Zeros before the first pixel are there in any case; what lies behind the last one is filled as far as needed.
+            // Zeros before the first pixel are there in any case; what lies behind the last one is filled as far as
+            // needed.
             step.split_shape.phases |= shape.phases;
             step.split_shape.reach_bottom = std::max(step.split_shape.reach_bottom, shape.reach_bottom);
             step.split_shape.reach_right = std::max(step.split_shape.reach_right, shape.reach_right);
             return step.output;
         }
         const Place& source = plan_.places_[value_place_[value]];
-        const std::uint64_t planes = std::uint64_t{source.channels} * shape.stride_height * shape.stride_width;
+        const std::uint64_t phases = std::uint64_t{shape.stride_height} * shape.stride_width;
+        if (phases > kMaxPlanesElements / source.channels) {
+            refuse_size();
+            return kNothing;
+        }
+        const std::uint64_t planes = source.channels * phases;
         const std::uint32_t place = add_place(planes, geometry, source.element, source.levels);
         Step& step = add_step(StepKind::kSplit, kNothing);
         step.input = value_place_[value];
@@ -384,7 +421,10 @@ class Planner {
         return place;
     }
 
-    void need_scratch(std::size_t floats) { plan_.scratch_floats_ = std::max(plan_.scratch_floats_, floats + 64); }
+    void need_scratch(std::size_t floats) {
+        plan_.scratch_floats_ = std::max(plan_.scratch_floats_, floats + 64);
+        if (plan_.scratch_floats_ * sizeof(float) > options_.max_bytes) refuse_size();
+    }
 
     // First fit, the largest first among those that live at the same time.
     void place_in_arena() {
@@ -424,7 +464,7 @@ class Planner {
                                            }),
                           number);
         }
-        if (plan_.arena_bytes_ > kMaxArenaBytes) problem_ = "the batch or the image is too large";
+        if (plan_.arena_bytes_ > options_.max_bytes) refuse_size();
     }
 
     struct Split {

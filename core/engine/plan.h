@@ -18,10 +18,16 @@
 
 namespace sterna {
 
+// Memory for the values of one run: far beyond any image, and a bound for what a graph may ask for.
+inline constexpr std::uint64_t kMaxPlanBytes = std::uint64_t{1} << 36;
+
 struct EngineOptions {
     Isa isa = Isa::kScalar;
     bool int8_activations = false;
-    bool is_tuned = true;  // measure the forms of kernels; otherwise take the first
+    bool is_tuned = true;  // measure the forms of kernels; otherwise take these
+    std::uint32_t sparse_form = 0;
+    bool prefers_dense = false;  // multiply with signs like with other weights
+    std::uint64_t max_bytes = kMaxPlanBytes;
 };
 
 // The planes of one image size.

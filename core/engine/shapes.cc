@@ -7,6 +7,8 @@ namespace {
 
 // Elements of one value, of one image: 2^31 bytes at most in planes of float32.
 constexpr std::uint64_t kMaxValueElements = std::uint64_t{1} << 28;
+// Rows and columns of a pool's window: the time of a pool grows with it, and not with what the window covers.
+constexpr std::uint32_t kMaxWindow = 1 << 12;
 
 std::string dims(const Shape& shape) {
     const std::string channels = std::to_string(shape.channels);
@@ -175,6 +177,9 @@ class Inference {
         const bool ceil_mode = a[is_max ? PoolAttribute::kMaxCeilMode : PoolAttribute::kCeilMode] != 0;
         const std::uint32_t down = is_max ? a[PoolAttribute::kDilationHeight] : 1;
         const std::uint32_t across = is_max ? a[PoolAttribute::kDilationWidth] : 1;
+        if (a[PoolAttribute::kKernelHeight] > kMaxWindow || a[PoolAttribute::kKernelWidth] > kMaxWindow) {
+            return refuse("the window of a pool is too large for the engine");
+        }
         // Else a window could lie in the padding alone.
         if (a[PoolAttribute::kPadTop] >= a[PoolAttribute::kKernelHeight] ||
             a[PoolAttribute::kPadLeft] >= a[PoolAttribute::kKernelWidth] ||

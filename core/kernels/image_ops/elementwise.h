@@ -43,7 +43,7 @@ inline void combine(bool is_product, const Planes& a, const Planes& b, const Epi
         for (std::uint32_t image = 0; image < (is_same ? 1 : a.images); ++image) {
             const std::size_t begin = image * a.image_stride;
             float single_room = 0.0f;
-            const float single = is_same ? 0.0f : *to_floats(b, channel * b.plane_stride + image, 1, &single_room);
+            const float single = is_same ? 0.0f : *to_floats(b, row_at(b, channel, image, 0), 1, &single_room);
             for (std::size_t at = 0; at < image_span; at += kRun) {
                 const std::size_t flat = begin + at;
                 const std::size_t count = image_span - at < kRun ? image_span - at : kRun;

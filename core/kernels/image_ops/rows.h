@@ -140,10 +140,10 @@ void split_planes(const Planes& input, const SplitShape& shape, const Planes& ou
             for (std::int64_t y = 0; y < std::int64_t{output.height} + shape.reach_bottom; ++y) {
                 const std::int64_t source = stride_y * y + phase_y;
                 if (source >= input.height) break;
-                const T* const from = static_cast<const T*>(input.origin) +
-                                      row_at(input, static_cast<std::uint32_t>(channel), image,
-                                             static_cast<std::uint32_t>(source)) +
-                                      phase_x;
+                const T* const from =
+                    static_cast<const T*>(input.origin) +
+                    row_at(input, static_cast<std::uint32_t>(channel), image, static_cast<std::uint32_t>(source)) +
+                    phase_x;
                 T* const to = static_cast<T*>(output.origin) + plane * output.plane_stride +
                               image * output.image_stride + static_cast<std::size_t>(y) * output.pitch;
                 split_row(from, to, static_cast<std::size_t>(end), static_cast<std::size_t>(stride_x));
@@ -170,7 +170,8 @@ inline void flatten(const Planes& input, const Planes& output, float* scratch, s
                 read_row(input, channel, image, row, scratch);
                 const std::size_t feature = (std::size_t{channel} * input.height + row) * input.width;
                 for (std::uint32_t x = 0; x < input.width; ++x) {
-                    from_floats(output, (feature + x) * output.plane_stride + image, scratch + x, 1);
+                    from_floats(output, (feature + x) * output.plane_stride + image * output.image_stride, scratch + x,
+                                1);
                 }
             }
         }

@@ -1,0 +1,362 @@
+// Compares the engine with plain loops, on every instruction set of the processor that runs it:
+//     kernels_test [seed [networks [runs]]]
+// Integer inference must give the bits of the reference, whatever the form of a kernel, the instruction set and the
+// number of threads; float32 must be as near as rounding allows.
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/engine/session.h"
+#include "core/kernels/isa.h"
+#include "core/kernels/kernel_set.h"
+#include "core/testing/network.h"
+#include "core/testing/random_network.h"
+#include "core/testing/reference.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STERNA_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define STERNA_SANITIZED
+#endif
+#endif
+
+#if defined(__GLIBC__) && !defined(STERNA_SANITIZED)
+#define STERNA_COUNTS_MEMORY
+namespace {
+std::atomic<std::uint64_t> taken{0};  // calls that take memory
+}
+// glibc lets programs replace these; operator new calls malloc.
+extern "C" {
+void* __libc_malloc(std::size_t size);
+void* __libc_calloc(std::size_t count, std::size_t size);
+void* __libc_realloc(void* memory, std::size_t size);
+void* malloc(std::size_t size) {
+    ++taken;
+    return __libc_malloc(size);
+}
+void* calloc(std::size_t count, std::size_t size) {
+    ++taken;
+    return __libc_calloc(count, size);
+}
+void* realloc(void* memory, std::size_t size) {
+    ++taken;
+    return __libc_realloc(memory, size);
+}
+}
+#endif
+
+namespace {
+
+using sterna::EngineOptions;
+using sterna::Isa;
+using sterna::Plan;
+using sterna::Session;
+using sterna::Sizes;
+using sterna::testing::Case;
+using sterna::testing::Random;
+using sterna::testing::Value;
+
+// Of the largest number of a network up to a value: sums in float32 of a few thousand terms.
+constexpr float kTolerance = 1e-5f;
+
+int failures = 0;
+
+void fail(const std::string& what) {
+    std::printf("FAILED: %s\n", what.c_str());
+    ++failures;
+}
+
+std::vector<Isa> available_isas() {
+    std::vector<Isa> isas;
+    for (std::size_t i = 0; i < sterna::kNumIsas; ++i) {
+        if (sterna::is_available(static_cast<Isa>(i))) isas.push_back(static_cast<Isa>(i));
+    }
+    return isas;
+}
+
+std::vector<Sizes> sizes_of(const std::vector<Value>& inputs) {
+    std::vector<Sizes> sizes;
+    for (const Value& input : inputs) {
+        sizes.push_back({input.images, input.channels});
+        if (!input.is_matrix) sizes.back().insert(sizes.back().end(), {input.height, input.width});
+    }
+    return sizes;
+}
+
+// A session and the arrays for its runs.
+struct Run {
+    std::unique_ptr<Session> session;
+    std::shared_ptr<const Plan> plan;
+    std::vector<const float*> inputs;
+    std::vector<std::vector<float>> outputs;
+    std::vector<float*> to;
+    std::string problem;
+
+    Run(const std::vector<std::uint8_t>& file, const std::vector<Value>& values,
+        const std::vector<std::uint32_t>& wanted, const EngineOptions& options, unsigned threads) {
+        session = Session::open(file.data(), file.size(), "", {}, wanted, options, threads, problem);
+        if (session != nullptr) plan = session->plan(sizes_of(values), problem);
+        if (plan == nullptr) return;
+        for (const Value& value : values) inputs.push_back(value.numbers.data());
+        outputs = make_outputs();
+        for (std::vector<float>& output : outputs) to.push_back(output.data());
+        problem = session->run(*plan, inputs.data(), to.data());
+    }
+
+    std::vector<std::vector<float>> make_outputs() const {
+        std::vector<std::vector<float>> made;
+        for (const sterna::Shape& shape : plan->outputs()) {
+            made.emplace_back(std::size_t{plan->images()} * shape.channels * shape.height * shape.width, -7.0f);
+        }
+        return made;
+    }
+};
+
+// The values that a network's steps compute.
+std::vector<std::uint32_t> computed_values(const std::vector<std::uint8_t>& file, const Case& one) {
+    std::string problem;
+    const std::unique_ptr<Session> session = Session::open(file.data(), file.size(), "", {}, {}, {}, 1, problem);
+    if (session == nullptr) return {};
+    return session->computed_values(sizes_of(one.inputs), problem);
+}
+
+std::string describe(const Case& one, std::uint32_t value) {
+    std::string text;
+    const sterna::Graph& graph = one.network.graph;
+    for (const Value& input : one.inputs) {
+        text += "input " + std::to_string(input.images) + "x" + std::to_string(input.channels) + "x" +
+                std::to_string(input.height) + "x" + std::to_string(input.width) + "; ";
+    }
+    for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
+        const sterna::GraphNode& node = graph.nodes[i];
+        text += std::to_string(graph.inputs.size() + i) + " = " + sterna::name(node.op) + "(";
+        for (const std::uint32_t input : node.inputs) text += " " + std::to_string(input);
+        for (std::size_t t = 0; t < 2 && node.tensors[t] != sterna::kNoTensor; ++t) {
+            const sterna::testing::Tensor& tensor = one.network.tensors[node.tensors[t]];
+            text += " |kind " + std::to_string(static_cast<int>(tensor.kind)) + ":";
+            for (const std::uint32_t axis : tensor.shape) text += " " + std::to_string(axis);
+        }
+        text += " |";
+        for (std::size_t a = 0; a < sterna::testing::attribute_count(node.op); ++a) {
+            text += " " + std::to_string(node.attributes[a]);
+        }
+        text += "); ";
+    }
+    return text + "at value " + std::to_string(value);
+}
+
+// Whether the outputs are those of the reference.
+bool is_right(const Run& run, const std::vector<std::uint32_t>& values, const std::vector<Value>& expected,
+              bool is_integer, const Case& one, const std::string& how) {
+    float largest = 1.0f;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const std::vector<float>& right = expected[values[i]].numbers;
+        if (run.outputs[i].size() != right.size()) {
+            fail(how + ": another size; " + describe(one, values[i]));
+            return false;
+        }
+        for (const float number : right) largest = std::max(largest, std::fabs(number));
+        for (std::size_t k = 0; k < right.size(); ++k) {
+            const float got = run.outputs[i][k];
+            const bool is_same = std::memcmp(&got, &right[k], sizeof(got)) == 0 || got == right[k];
+            if (is_same || (!is_integer && std::fabs(got - right[k]) <= kTolerance * largest)) continue;
+            char numbers[100];
+            std::snprintf(numbers, sizeof numbers, ": element %zu is %.9g instead of %.9g; ", k,
+                          static_cast<double>(got), static_cast<double>(right[k]));
+            fail(how + numbers + describe(one, values[i]));
+            return false;
+        }
+    }
+    return true;
+}
+
+void check_case(const Case& one, const std::string& which) {
+    const std::vector<std::uint8_t> file =
+        sterna::testing::encode_file(one.network.tensors, sterna::testing::encode_graph(one.network.graph));
+    const std::vector<std::uint32_t> values = computed_values(file, one);
+    if (values.empty()) {
+        Run run(file, one.inputs, {}, {}, 1);
+        fail(which + " is refused: " + run.problem + "; " + describe(one, 0));
+        return;
+    }
+    for (const bool is_integer : {false, true}) {
+        const std::vector<Value> expected = compute(one.network, one.inputs, is_integer);
+        unsigned threads = 0;
+        for (const Isa isa : available_isas()) {
+            // The last two: products instead of lists, and what a measurement chooses.
+            const std::uint32_t forms = sterna::kernels(isa).sparse_form_count;
+            for (std::uint32_t form = 0; form < forms + 2; ++form) {
+                EngineOptions options;
+                options.isa = isa;
+                options.int8_activations = is_integer;
+                options.is_tuned = form == forms + 1;
+                options.sparse_form = form < forms ? form : 0;
+                options.prefers_dense = form == forms;
+                threads = threads % 3 + 1;
+                const std::string how = which + (is_integer ? ", int8, " : ", float32, ") + sterna::name(isa) +
+                                        ", form " + std::to_string(form) + ", threads " + std::to_string(threads);
+                Run run(file, one.inputs, values, options, threads);
+                if (!run.problem.empty()) {
+                    fail(how + ": " + run.problem + "; " + describe(one, 0));
+                    return;
+                }
+                if (!is_right(run, values, expected, is_integer, one, how)) return;
+            }
+        }
+    }
+}
+
+// A network with most kinds of steps, and what it computes.
+Case small_network() {
+    Random random(7);
+    for (;;) {
+        Case one = sterna::testing::random_graph(random);
+        std::size_t convolutions = 0;
+        for (const sterna::GraphNode& node : one.network.graph.nodes)
+            convolutions += node.tensors[0] != sterna::kNoTensor;
+        if (convolutions >= 3 && one.inputs[0].images > 1 && one.inputs[0].height > 4) return one;
+    }
+}
+
+void check_errors() {
+    const Case one = small_network();
+    const std::vector<std::uint8_t> file =
+        sterna::testing::encode_file(one.network.tensors, sterna::testing::encode_graph(one.network.graph));
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                            -std::numeric_limits<float>::infinity()}) {
+        std::vector<Value> inputs = one.inputs;
+        inputs[0].numbers.back() = bad;
+        for (const bool is_integer : {false, true}) {
+            EngineOptions options;
+            options.isa = sterna::best_isa();
+            options.int8_activations = is_integer;
+            Run run(file, inputs, {}, options, 2);
+            if (run.problem.find("not finite") == std::string::npos) fail("an input that is not finite is taken");
+            // The session serves the next run as if nothing had been.
+            inputs[0].numbers.back() = 1.0f;
+            run.inputs[0] = inputs[0].numbers.data();
+            const std::string problem = run.session->run(*run.plan, run.inputs.data(), run.to.data());
+            if (!problem.empty()) fail("a run after a refused one: " + problem);
+            inputs[0].numbers.back() = bad;
+        }
+    }
+    std::string problem;
+    const std::unique_ptr<Session> session = Session::open(file.data(), file.size(), "", {}, {}, {}, 1, problem);
+    const std::vector<Sizes> right = sizes_of(one.inputs);
+    std::vector<std::vector<Sizes>> wrong = {{}, {{}}, right, right, right, right, right};
+    wrong[2].push_back({1, 1});
+    wrong[3][0].pop_back();
+    wrong[4][0][0] = 0;
+    wrong[5][0][1] += 1;
+    wrong[6][0][0] = 0x10001;
+    for (std::size_t i = 0; i < wrong.size(); ++i) {
+        problem.clear();
+        if (session->plan(wrong[i], problem) != nullptr || problem.empty()) {
+            fail("wrong sizes " + std::to_string(i) + " are taken");
+        }
+    }
+    for (const std::uint32_t huge : {1u << 16, 1u << 28, 0xffffffffu}) {
+        std::vector<Sizes> sizes = right;
+        if (sizes[0].size() < 4) continue;
+        sizes[0][2] = sizes[0][3] = huge;
+        problem.clear();
+        if (session->plan(sizes, problem) != nullptr || problem.empty()) fail("a huge image is taken");
+    }
+    problem.clear();
+    if (Session::open(file.data(), file.size(), "no such", {}, {}, {}, 1, problem) != nullptr || problem.empty()) {
+        fail("a graph that is not there is taken");
+    }
+}
+
+// After the first run of a plan no memory is taken.
+void check_memory() {
+#if defined(STERNA_COUNTS_MEMORY)
+    const Case one = small_network();
+    const std::vector<std::uint8_t> file =
+        sterna::testing::encode_file(one.network.tensors, sterna::testing::encode_graph(one.network.graph));
+    for (const bool is_integer : {false, true}) {
+        for (const unsigned threads : {1u, 2u}) {
+            EngineOptions options;
+            options.isa = sterna::best_isa();
+            options.int8_activations = is_integer;
+            Run run(file, one.inputs, {}, options, threads);
+            const std::uint64_t before = taken.load();
+            for (int i = 0; i < 3; ++i) {
+                const std::string problem = run.session->run(*run.plan, run.inputs.data(), run.to.data());
+                if (!problem.empty()) fail("a second run: " + problem);
+            }
+            const std::uint64_t calls = taken.load() - before;
+            if (calls != 0) fail("three runs took memory " + std::to_string(calls) + " times");
+        }
+    }
+    std::printf("memory: nothing is taken after the first run\n");
+#else
+    std::printf("memory: not counted in this build\n");
+#endif
+}
+
+// Four threads share a session; all get what one alone gets.
+void check_sharing(unsigned long runs) {
+    constexpr unsigned kCallers = 4;
+    const Case one = small_network();
+    const std::vector<std::uint8_t> file =
+        sterna::testing::encode_file(one.network.tensors, sterna::testing::encode_graph(one.network.graph));
+    for (const unsigned threads : {1u, 2u}) {
+        EngineOptions options;
+        options.isa = sterna::best_isa();
+        options.int8_activations = true;
+        const Run first(file, one.inputs, {}, options, threads);
+        if (!first.problem.empty()) return fail("the shared session: " + first.problem);
+        std::atomic<unsigned> differences{0};
+        const auto call = [&] {
+            for (unsigned long i = 0; i < runs / kCallers; ++i) {
+                std::string problem;
+                const std::shared_ptr<const Plan> plan = first.session->plan(sizes_of(one.inputs), problem);
+                std::vector<std::vector<float>> outputs = first.make_outputs();
+                std::vector<float*> to;
+                for (std::vector<float>& output : outputs) to.push_back(output.data());
+                problem += first.session->run(*plan, first.inputs.data(), to.data());
+                if (!problem.empty() || outputs != first.outputs) ++differences;
+            }
+        };
+        std::vector<std::thread> callers;
+        for (unsigned i = 0; i < kCallers; ++i) callers.emplace_back(call);
+        for (std::thread& caller : callers) caller.join();
+        if (differences != 0) fail(std::to_string(differences.load()) + " runs of a shared session differ");
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const unsigned long seed = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 1;
+    const unsigned long networks = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 60;
+    const unsigned long runs = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 10000;
+    std::printf("instruction sets:");
+    for (const Isa isa : available_isas()) std::printf(" %s", sterna::name(isa));
+    std::printf("; the best is %s\n", sterna::name(sterna::best_isa()));
+    for (unsigned long i = 0; i < networks && failures < 10; ++i) {
+        const std::string which = "of seed " + std::to_string(seed + i);
+        Random random(seed + i);
+        check_case(sterna::testing::random_convolution(random), "convolution " + which);
+        check_case(sterna::testing::extreme_convolution(random), "extreme convolution " + which);
+        check_case(sterna::testing::random_graph(random), "graph " + which);
+    }
+    check_errors();
+    check_memory();
+    check_sharing(runs);
+    if (failures != 0) {
+        std::printf("%d checks failed\n", failures);
+        return EXIT_FAILURE;
+    }
+    std::printf("%lu networks of each sort from seed %lu, and %lu shared runs: good\n", networks, seed, runs);
+    return EXIT_SUCCESS;
+}
