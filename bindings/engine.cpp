@@ -46,8 +46,8 @@ std::vector<std::string> isas() {
 
 class Engine {
   public:
-    Engine(const ByteArray& data, const std::string& graph, const std::string& isa, bool int8_activations, bool is_tuned,
-           unsigned threads, const std::vector<std::pair<float, float>>& ranges,
+    Engine(const ByteArray& data, const std::string& graph, const std::string& isa, bool int8_activations,
+           bool is_tuned, unsigned threads, const std::vector<std::pair<float, float>>& ranges,
            const std::vector<std::uint32_t>& outputs) {
         sterna::EngineOptions options;
         options.isa = isa_of(isa);
@@ -58,7 +58,8 @@ class Engine {
         std::string problem;
         {
             nb::gil_scoped_release release;
-            session_ = sterna::Session::open(data.data(), data.size(), graph, given, outputs, options, threads, problem);
+            session_ =
+                sterna::Session::open(data.data(), data.size(), graph, given, outputs, options, threads, problem);
         }
         check(problem);
     }

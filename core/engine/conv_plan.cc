@@ -59,8 +59,7 @@ class ConvPlanner {
     void make_taps() {
         const ConvShape& shape = request_.shape;
         const Geometry& geometry = *request_.geometry;
-        const std::int64_t phases =
-            request_.is_split ? std::int64_t{shape.stride_height} * shape.stride_width : 1;
+        const std::int64_t phases = request_.is_split ? std::int64_t{shape.stride_height} * shape.stride_width : 1;
         const std::int64_t plane = static_cast<std::int64_t>(geometry.plane_stride);
         const std::uint32_t channels = request_.input.channels / shape.groups;
         for (std::uint32_t channel = 0; channel < channels; ++channel) {
@@ -78,8 +77,8 @@ class ConvPlanner {
         group_stride_ = static_cast<std::size_t>(channels * phases * plane);
     }
 
-    // Lists of offsets, cut so that sums of bytes fit int16: 128 additions of at most 255 are 32,640, so many subtractions as
-    // much below 0, and what lies between fits too.
+    // Lists of offsets, cut so that sums of bytes fit int16: 128 additions of at most 255 are 32,640, so many
+    // subtractions as much below 0, and what lies between fits too.
     static_assert(kMaxTerms * 255 <= 32767);
 
     void make_lists() {
@@ -87,8 +86,7 @@ class ConvPlanner {
         ConvData& data = step_.conv;
         const bool is_integer = request_.element == Element::kUint8;
         for (std::uint32_t filter = 0; filter < weights.filters; ++filter) {
-            const auto base =
-                static_cast<std::int32_t>(filter / data.filters_per_group * group_stride_);
+            const auto base = static_cast<std::int32_t>(filter / data.filters_per_group * group_stride_);
             const std::uint32_t* const places = weights.places.data() + weights.begin[filter];
             const std::uint32_t added = weights.positive[filter];
             const std::uint32_t all = weights.begin[filter + 1] - weights.begin[filter];
@@ -191,8 +189,8 @@ class ConvPlanner {
                 filter / data.filters_per_group * data.blocks_per_group + in_group / kFiltersPerBlock;
             const std::size_t f = in_group % kFiltersPerBlock;
             for (std::size_t i = 0; i < row.size(); ++i) {
-                const std::size_t at = block * taps * kFiltersPerBlock +
-                                       (i / together * kFiltersPerBlock + f) * together + i % together;
+                const std::size_t at =
+                    block * taps * kFiltersPerBlock + (i / together * kFiltersPerBlock + f) * together + i % together;
                 if (!is_integer) {
                     data.floats[at] = row[i];
                 } else if (together == 2) {

@@ -137,8 +137,8 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
         }
         case StepKind::kMap: {
             const std::size_t element = output.element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
-            output.origin = static_cast<unsigned char*>(output.origin) +
-                            step.channel_begin * output.plane_stride * element;
+            output.origin =
+                static_cast<unsigned char*>(output.origin) + step.channel_begin * output.plane_stride * element;
             kernels_->map(input, epilogue, output, first, last);
             return;
         }
@@ -201,8 +201,8 @@ std::string Plan::run(const float* const* inputs, float* const* outputs, ThreadP
     };
     const auto work = [](void* context, unsigned thread, std::uint32_t first, std::uint32_t last) {
         const Job& job = *static_cast<const Job*>(context);
-        job.plan->run_step(*job.step, job.arena->base,
-                           job.arena->scratch.data() + thread * job.plan->scratch_floats_, first, last);
+        job.plan->run_step(*job.step, job.arena->base, job.arena->scratch.data() + thread * job.plan->scratch_floats_,
+                           first, last);
     };
 
     std::string problem;

@@ -144,7 +144,8 @@ class Parser {
     }
 
     std::uint32_t value(std::uint64_t known) {
-        return static_cast<std::uint32_t>(number(known == 0 ? 0 : known - 1, "a node uses a value that is not there yet"));
+        return static_cast<std::uint32_t>(
+            number(known == 0 ? 0 : known - 1, "a node uses a value that is not there yet"));
     }
 
     GraphNode node(std::uint64_t known) {

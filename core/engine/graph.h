@@ -1,5 +1,5 @@
-// The graph of a network as a file holds it (docs/format.md, Graph), checked: what it says of itself is consistent. Whether it
-// fits the tensors beside it is for the plan to say.
+// The graph of a network as a file holds it (docs/format.md, Graph), checked: what it says of itself is consistent.
+// Whether it fits the tensors beside it is for the plan to say.
 #pragma once
 
 #include <array>
@@ -46,15 +46,37 @@ inline constexpr std::uint32_t kNoTensor = 0xffffffff;
 
 // Places of attributes in a node, by operator.
 struct ConvAttribute {
-    enum : std::uint8_t { kStrideHeight, kStrideWidth, kPadTop, kPadLeft, kPadBottom, kPadRight, kDilationHeight,
-                          kDilationWidth, kGroups };
+    enum : std::uint8_t {
+        kStrideHeight,
+        kStrideWidth,
+        kPadTop,
+        kPadLeft,
+        kPadBottom,
+        kPadRight,
+        kDilationHeight,
+        kDilationWidth,
+        kGroups
+    };
 };
 struct PoolAttribute {
-    enum : std::uint8_t { kKernelHeight, kKernelWidth, kStrideHeight, kStrideWidth, kPadTop, kPadLeft, kPadBottom,
-                          kPadRight };
+    enum : std::uint8_t {
+        kKernelHeight,
+        kKernelWidth,
+        kStrideHeight,
+        kStrideWidth,
+        kPadTop,
+        kPadLeft,
+        kPadBottom,
+        kPadRight
+    };
     // Of the largest, then of the average.
-    enum : std::uint8_t { kDilationHeight = 8, kDilationWidth = 9, kMaxCeilMode = 10, kCeilMode = 8,
-                          kCountIncludePad = 9 };
+    enum : std::uint8_t {
+        kDilationHeight = 8,
+        kDilationWidth = 9,
+        kMaxCeilMode = 10,
+        kCeilMode = 8,
+        kCountIncludePad = 9
+    };
 };
 struct PadAttribute {
     enum : std::uint8_t { kTop, kLeft, kBottom, kRight, kChannelsBefore, kChannelsAfter };

@@ -282,8 +282,8 @@ class Planner {
 
     // Windows' rows merged, twice (as they are, and split), and two rows.
     static std::size_t pool_scratch(const PoolShape& shape, const Shape& input, const Shape& output) {
-        const std::size_t windows = std::size_t{output.width} * shape.stride_width +
-                                    std::size_t{shape.kernel_width} * shape.dilation_width;
+        const std::size_t windows =
+            std::size_t{output.width} * shape.stride_width + std::size_t{shape.kernel_width} * shape.dilation_width;
         const std::size_t padded = std::max(windows, std::size_t{shape.pad_left} + input.width) + 2;
         return 2 * output.height * padded + input.width + output.width;
     }

@@ -1,5 +1,5 @@
-// How a graph is computed for inputs of given sizes: where values lie, which kernels run, in which order. A plan does not change
-// after it is made, so that any number of threads can run it, each with an arena of its own.
+// How a graph is computed for inputs of given sizes: where values lie, which kernels run, in which order. A plan does
+// not change after it is made, so that any number of threads can run it, each with an arena of its own.
 #pragma once
 
 #include <cstddef>
@@ -122,7 +122,8 @@ struct StepTime {
 
 class Plan {
   public:
-    // `images` in a batch; `inputs` without the batch. Nothing, and a problem, if the graph cannot be computed for them.
+    // `images` in a batch; `inputs` without the batch. Nothing, and a problem, if the graph cannot be computed for
+    // them.
     static std::unique_ptr<Plan> make(const Graph& graph, const std::vector<Shape>& inputs, std::uint32_t images,
                                       WeightStore& weights, const EngineOptions& options, std::string& problem);
 
@@ -149,7 +150,8 @@ class Plan {
     class Lease;
 
     Planes planes(std::uint32_t place, unsigned char* arena) const;
-    void run_step(const Step& step, unsigned char* arena, float* scratch, std::uint32_t first, std::uint32_t last) const;
+    void run_step(const Step& step, unsigned char* arena, float* scratch, std::uint32_t first,
+                  std::uint32_t last) const;
     void clear_margins(const Step& step, unsigned char* arena) const;
     std::unique_ptr<Arena> take_arena(unsigned threads) const;
     // Measures forms and alternatives of convolutions; false if there is no memory for it.

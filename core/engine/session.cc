@@ -79,8 +79,8 @@ std::unique_ptr<Session> Session::open(const std::uint8_t* bytes, std::size_t si
 
 bool Session::check(const std::vector<Sizes>& inputs, std::vector<Shape>& shapes, std::string& problem) const {
     if (inputs.size() != graph_.inputs.size()) {
-        problem = "the graph has " + std::to_string(graph_.inputs.size()) + " inputs, got " +
-                  std::to_string(inputs.size());
+        problem =
+            "the graph has " + std::to_string(graph_.inputs.size()) + " inputs, got " + std::to_string(inputs.size());
         return false;
     }
     for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -89,12 +89,13 @@ bool Session::check(const std::vector<Sizes>& inputs, std::vector<Shape>& shapes
         bool fits = sizes.size() == input.shape.size() + 1 && std::count(sizes.begin(), sizes.end(), 0u) == 0;
         fits = fits && (input.shape[0] == 0 || sizes[1] == input.shape[0]);
         if (!fits) {
-            problem = "input '" + input.name + "' must have shape " + text(input) + " and no axis of 0, got " + text(sizes);
+            problem =
+                "input '" + input.name + "' must have shape " + text(input) + " and no axis of 0, got " + text(sizes);
             return false;
         }
         if (sizes[0] > kMaxImages || sizes[0] != inputs[0][0]) {
-            problem = "all inputs must have the same number of images, at most " + std::to_string(kMaxImages) + ", got " +
-                      std::to_string(sizes[0]);
+            problem = "all inputs must have the same number of images, at most " + std::to_string(kMaxImages) +
+                      ", got " + std::to_string(sizes[0]);
             return false;
         }
         std::uint64_t elements = 1;

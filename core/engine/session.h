@@ -23,8 +23,8 @@ using Sizes = std::vector<std::uint32_t>;
 
 class Session {
   public:
-    // Decodes what graph `name` of the file needs; the bytes are not used afterwards. `ranges` replace those of the graph if
-    // there are any. Nothing, and a problem, if it cannot be run.
+    // Decodes what graph `name` of the file needs; the bytes are not used afterwards. `ranges` replace those of the
+    // graph if there are any. Nothing, and a problem, if it cannot be run.
     static std::unique_ptr<Session> open(const std::uint8_t* bytes, std::size_t size, const std::string& name,
                                          const std::vector<Range>& ranges, const std::vector<std::uint32_t>& outputs,
                                          const EngineOptions& options, unsigned threads, std::string& problem);
@@ -33,7 +33,8 @@ class Session {
     const EngineOptions& options() const { return options_; }
     unsigned threads() const { return pool_.threads(); }
 
-    // How inputs of these sizes are computed; the plans of the last few sizes are kept. Nothing, and a problem, if they cannot be.
+    // How inputs of these sizes are computed; the plans of the last few sizes are kept. Nothing, and a problem, if they
+    // cannot be.
     std::shared_ptr<const Plan> plan(const std::vector<Sizes>& inputs, std::string& problem);
 
     std::string run(const Plan& plan, const float* const* inputs, float* const* outputs,

@@ -306,8 +306,7 @@ std::vector<Group> fuse(const Graph& graph, const std::vector<Shape>& shapes) {
         groups.push_back(group);
     }
     // A group can be computed where its last node stands: all it needs comes before.
-    std::stable_sort(groups.begin(), groups.end(),
-                     [](const Group& a, const Group& b) { return a.value < b.value; });
+    std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.value < b.value; });
     return groups;
 }
 

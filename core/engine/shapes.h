@@ -1,4 +1,5 @@
-// What a graph computes for inputs of given sizes: the shapes of its values, and which of its nodes are computed together.
+// What a graph computes for inputs of given sizes: the shapes of its values, and which of its nodes are computed
+// together.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +36,8 @@ std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& in
 
 inline constexpr std::uint32_t kNothing = 0xffffffff;
 
-// A node, or a convolution (or linear layer) with what follows it: affine, the addition of a value of the same shape, and an
-// activation, each only if its input has no other use.
+// A node, or a convolution (or linear layer) with what follows it: affine, the addition of a value of the same shape,
+// and an activation, each only if its input has no other use.
 struct Group {
     std::uint32_t node = kNothing;
     std::uint32_t affine = kNothing;    // node

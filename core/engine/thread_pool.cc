@@ -18,7 +18,8 @@ void ThreadPool::run(std::uint32_t count, std::uint32_t, Work work, void* contex
 
 namespace {
 
-// Turns of waiting before a worker sleeps: about 50 microseconds, longer than the pauses between the layers of a network.
+// Turns of waiting before a worker sleeps: about 50 microseconds, longer than the pauses between the layers of a
+// network.
 constexpr int kSpins = 2000;
 
 inline void pause() {
@@ -66,7 +67,9 @@ void ThreadPool::run(std::uint32_t count, std::uint32_t grain, Work work, void* 
     busy_.store(threads_ - 1, std::memory_order_relaxed);
     round_.fetch_add(1);
     if (sleeping_.load() != 0) {
-        { const std::lock_guard<std::mutex> lock(mutex_); }
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+        }
         wake_.notify_all();
     }
     take_pieces(0);

@@ -29,7 +29,8 @@ class ThreadPool {
     bool try_acquire();
     void release();
 
-    // Calls `work` for runs of at most `grain` of the numbers below `count`; returns when all are done. Only for its owner.
+    // Calls `work` for runs of at most `grain` of the numbers below `count`; returns when all are done. Only for its
+    // owner.
     void run(std::uint32_t count, std::uint32_t grain, Work work, void* context);
 
   private:
@@ -41,9 +42,9 @@ class ThreadPool {
     std::vector<std::thread> workers_;
     std::atomic<bool> is_owned_{false};
     std::atomic<bool> is_ending_{false};
-    std::atomic<std::uint32_t> round_{0};    // counts loops; a worker that sees a new one joins in
-    std::atomic<std::uint32_t> busy_{0};     // workers that have not left the loop yet
-    std::atomic<std::uint32_t> next_{0};     // the first number that nobody has taken
+    std::atomic<std::uint32_t> round_{0};  // counts loops; a worker that sees a new one joins in
+    std::atomic<std::uint32_t> busy_{0};   // workers that have not left the loop yet
+    std::atomic<std::uint32_t> next_{0};   // the first number that nobody has taken
     std::atomic<unsigned> sleeping_{0};
     std::uint32_t count_ = 0, grain_ = 1;
     Work work_ = nullptr;

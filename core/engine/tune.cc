@@ -1,5 +1,5 @@
-// Chooses among kernels by measurement, on one thread and on planes of zeros: time does not depend on what is computed, nor
-// much on how many filters there are.
+// Chooses among kernels by measurement, on one thread and on planes of zeros: time does not depend on what is computed,
+// nor much on how many filters there are.
 #include <algorithm>
 #include <chrono>
 #include <map>

@@ -161,8 +161,8 @@ inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epil
     const Residual* residual = nullptr;
     Levels residual_levels;
     if (epilogue.residual != nullptr) {
-        residual = static_cast<const Residual*>(epilogue.residual->origin) + channel * epilogue.residual->plane_stride +
-                   flat;
+        residual =
+            static_cast<const Residual*>(epilogue.residual->origin) + channel * epilogue.residual->plane_stride + flat;
         residual_levels = epilogue.residual->levels;
     }
     const std::int32_t residual_zero = residual_levels.zero;

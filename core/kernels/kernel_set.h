@@ -26,8 +26,8 @@ struct PoolShape {
     bool count_include_pad = false;
 };
 
-// A plane for each phase of the strides: element (y, x) of plane `channel * phases + phase_y * stride_width + phase_x` is
-// the input's (y * stride_height + phase_y, x * stride_width + phase_x), or zero outside of it.
+// A plane for each phase of the strides: element (y, x) of plane `channel * phases + phase_y * stride_width + phase_x`
+// is the input's (y * stride_height + phase_y, x * stride_width + phase_x), or zero outside of it.
 struct SplitShape {
     std::uint32_t stride_height = 1, stride_width = 1;
     std::uint64_t phases = ~std::uint64_t{0};  // bits of those that are needed
@@ -55,10 +55,9 @@ struct KernelSet {
     void (*split)(const Planes& input, const SplitShape&, const Planes& output, std::uint32_t first,
                   std::uint32_t last);
     // By channels of the input.
-    void (*flatten)(const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
-                    std::uint32_t last);
-    void (*pool)(Pool, const Planes& input, const PoolShape&, const Planes& output, float* scratch,
-                 std::uint32_t first, std::uint32_t last);
+    void (*flatten)(const Planes& input, const Planes& output, float* scratch, std::uint32_t first, std::uint32_t last);
+    void (*pool)(Pool, const Planes& input, const PoolShape&, const Planes& output, float* scratch, std::uint32_t first,
+                 std::uint32_t last);
     void (*adaptive_pool)(Pool, const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
                           std::uint32_t last);
     void (*resize)(Resize, const Planes& input, const Planes& output, float* scratch, std::uint32_t first,

@@ -18,8 +18,8 @@ enum class Activation : std::uint8_t { kNone, kRelu, kRelu6, kHardswish, kSilu, 
 // Vectors of all instruction sets divide this; planes are multiples of it.
 inline constexpr std::size_t kAlignment = 64;
 
-// How a real number becomes a level: q = clamp(rint(y * inverse_step), lowest, highest), and back: q * step. Kept is the byte
-// q + zero, with zero = 128 where levels may be negative; the zeros between pixels are kept so too.
+// How a real number becomes a level: q = clamp(rint(y * inverse_step), lowest, highest), and back: q * step. Kept is
+// the byte q + zero, with zero = 128 where levels may be negative; the zeros between pixels are kept so too.
 struct Levels {
     std::uint8_t zero = 0;
     float step = 1.0f;
@@ -65,7 +65,8 @@ struct Chunk {
     std::uint32_t subtracted = 0;
 };
 
-// Sums of bytes with a zero of 128 hold that zero as often as the sum of the weights says: `excess` is what is too much.
+// Sums of bytes with a zero of 128 hold that zero as often as the sum of the weights says: `excess` is what is too
+// much.
 
 // A convolution whose weights are signs: for every filter, chunks of offsets.
 struct SparseConv {

@@ -84,7 +84,8 @@ inline Floats to_floats(Ints x) {
 // Nearest whole numbers, halves to even, plus `zero`; 0 to 255 after that.
 inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
 #if defined(__AVX512F__)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)((Ints)_mm512_cvtps_epi32((__m512)x) + zero)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm512_cvtepi32_epi8((__m512i)((Ints)_mm512_cvtps_epi32((__m512)x) + zero)));
 #elif defined(__AVX2__)
     const __m256i ints = (__m256i)((Ints)_mm256_cvtps_epi32((__m256)x) + zero);
     const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
@@ -115,9 +116,11 @@ struct Interleaved {
 };
 inline Interleaved interleave(Shorts a, Shorts b) {
 #if defined(__AVX512F__)
-    return {(Shorts)_mm512_unpacklo_epi16((__m512i)a, (__m512i)b), (Shorts)_mm512_unpackhi_epi16((__m512i)a, (__m512i)b)};
+    return {(Shorts)_mm512_unpacklo_epi16((__m512i)a, (__m512i)b),
+            (Shorts)_mm512_unpackhi_epi16((__m512i)a, (__m512i)b)};
 #elif defined(__AVX2__)
-    return {(Shorts)_mm256_unpacklo_epi16((__m256i)a, (__m256i)b), (Shorts)_mm256_unpackhi_epi16((__m256i)a, (__m256i)b)};
+    return {(Shorts)_mm256_unpacklo_epi16((__m256i)a, (__m256i)b),
+            (Shorts)_mm256_unpackhi_epi16((__m256i)a, (__m256i)b)};
 #else
     return {__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11),
             __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)};
@@ -139,7 +142,8 @@ inline Shorts load_shorts(const std::uint8_t* from) {
 #endif
 }
 
-// sum[i] += pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32 bits.
+// sum[i] += pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32
+// bits.
 inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)pairs, (__m512i)weights);
@@ -164,7 +168,8 @@ template <class T, class V>
 inline void store_interleaved(T* to, V low, V high) {
     constexpr std::size_t kLanes = kVectorBytes / sizeof(T);
 #if defined(__AVX512F__)
-    const __m512i first = _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), (__m512i)high);
+    const __m512i first =
+        _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), (__m512i)high);
     const __m512i second =
         _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), (__m512i)high);
     store(to, first);

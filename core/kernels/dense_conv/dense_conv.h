@@ -1,8 +1,8 @@
 // Convolutions whose weights are numbers: the first layer, layers with few zeros, int8 layers; and small products.
 //
-// The same shifted planes as in the sparse convolution, with a multiplication for each tap. Of bytes two taps (or four, where
-// the processor multiplies bytes) are taken together: their inputs are interleaved, multiplied with as many weights, and summed
-// in 32 bits.
+// The same shifted planes as in the sparse convolution, with a multiplication for each tap. Of bytes two taps (or four,
+// where the processor multiplies bytes) are taken together: their inputs are interleaved, multiplied with as many
+// weights, and summed in 32 bits.
 #pragma once
 
 #include "core/kernels/image_ops/rows.h"
@@ -195,8 +195,8 @@ void dense_dots(const DenseDot& product, std::uint32_t first, std::uint32_t last
     const std::size_t span = product.output.span();
     for (std::uint32_t filter = first; filter < last; ++filter) {
         const W* const weights = static_cast<const W*>(product.weights) + std::size_t{filter} * product.taps;
-        const T* const input = static_cast<const T*>(product.input) +
-                               filter / product.filters_per_group * product.group_stride;
+        const T* const input =
+            static_cast<const T*>(product.input) + filter / product.filters_per_group * product.group_stride;
         for (std::size_t flat = 0; flat < span; ++flat) {
             const T* const x = input + flat;
             Sum total{};

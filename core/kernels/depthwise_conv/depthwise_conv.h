@@ -22,17 +22,19 @@ inline void depthwise_tile(const DepthwiseConv& conv, const float* input, std::u
 }
 
 template <std::size_t Vectors, std::size_t... V>
-inline void depthwise_tile(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter,
-                           std::size_t flat, std::index_sequence<V...>) {
+inline void depthwise_tile(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter, std::size_t flat,
+                           std::index_sequence<V...>) {
     alignas(kAlignment) std::int32_t sums[Vectors * kShortLanes];
-    const std::int16_t* const weights = static_cast<const std::int16_t*>(conv.weights) + std::size_t{filter} * conv.taps;
+    const std::int16_t* const weights =
+        static_cast<const std::int16_t*>(conv.weights) + std::size_t{filter} * conv.taps;
     Ints low[Vectors] = {((void)V, Ints{})...};
     Ints high[Vectors] = {((void)V, Ints{})...};
     for (std::uint32_t tap = 0; tap < conv.taps; tap += 2) {
         const std::uint8_t* const a = input + conv.offsets[tap];
         const std::uint8_t* const b = input + conv.offsets[tap + 1];
         const Shorts w = broadcast_pair(weights + tap);
-        const Interleaved x[Vectors] = {interleave(load_shorts(a + V * kShortLanes), load_shorts(b + V * kShortLanes))...};
+        const Interleaved x[Vectors] = {
+            interleave(load_shorts(a + V * kShortLanes), load_shorts(b + V * kShortLanes))...};
         ((low[V] = multiply_add_pairs(x[V].low, w, low[V])), ...);
         ((high[V] = multiply_add_pairs(x[V].high, w, high[V])), ...);
     }

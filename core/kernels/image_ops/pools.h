@@ -42,7 +42,8 @@ inline void merge(T* into, const T* from, std::size_t count, std::size_t stride)
     }
 }
 
-// Positions of a window along one axis that lie in the input, and (for averages that count the padding) in the padded input.
+// Positions of a window along one axis that lie in the input, and (for averages that count the padding) in the padded
+// input.
 struct Window {
     std::int64_t inside = 0, padded = 0;
 };
@@ -54,8 +55,8 @@ inline Window window(std::int64_t begin, std::int64_t kernel, std::int64_t size,
     return {high > low ? high - low : 0, padded_end - begin};
 }
 
-// A row of the input as the pool computes with it: largest elements are found among elements as they are kept, since a plan gives
-// output and input the same levels; averages are of real numbers.
+// A row of the input as the pool computes with it: largest elements are found among elements as they are kept, since a
+// plan gives output and input the same levels; averages are of real numbers.
 inline const float* pooled_row(const Planes& planes, std::size_t at, float* room) {
     return to_floats(planes, at, planes.width, room);
 }
@@ -91,10 +92,10 @@ void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output
     if (padded < shape.pad_left + input.width) padded = shape.pad_left + input.width;
     const std::size_t half = (padded + 1) / 2;
     const bool is_split = sizeof(T) == 1 && shape.stride_width == 2 && shape.dilation_width == 1;
-    T* const columns = reinterpret_cast<T*>(scratch);              // [output.height][padded + 2]: windows' rows merged
-    T* const phases = columns + output.height * (padded + 2);      // [output.height][2][half], if it is split
+    T* const columns = reinterpret_cast<T*>(scratch);          // [output.height][padded + 2]: windows' rows merged
+    T* const phases = columns + output.height * (padded + 2);  // [output.height][2][half], if it is split
     T* const row = is_split ? phases + output.height * 2 * half : phases;  // [input.width]
-    T* const result = row + input.width;                           // [output.width]
+    T* const result = row + input.width;                                   // [output.width]
     for (std::uint32_t channel = first; channel < last; ++channel) {
         clear_plane(output, channel, 0);
         for (std::uint32_t image = 0; image < output.images; ++image) {
@@ -227,7 +228,8 @@ inline Source source(Resize kind, std::uint32_t at, std::uint32_t input, std::ui
     }
     float place = 0.0f;
     if (kind == Resize::kBilinearAlignCorners) {
-        if (output > 1) place = static_cast<float>(at) * (static_cast<float>(input - 1) / static_cast<float>(output - 1));
+        if (output > 1)
+            place = static_cast<float>(at) * (static_cast<float>(input - 1) / static_cast<float>(output - 1));
     } else {
         place = (static_cast<float>(at) + 0.5f) * (static_cast<float>(input) / static_cast<float>(output)) - 0.5f;
         place = place > 0.0f ? place : 0.0f;

@@ -1,11 +1,11 @@
 // Sparse ternary convolution: sums and differences of shifted planes, without a multiplication (docs/architecture.md).
 //
-// A tile is a run of a plane that fits the registers. For each tile and filter, the inputs of the filter's positive weights
-// are added and those of its negative ones subtracted, each at one offset from the tile.
+// A tile is a run of a plane that fits the registers. For each tile and filter, the inputs of the filter's positive
+// weights are added and those of its negative ones subtracted, each at one offset from the tile.
 //
-// Bytes are summed in pairs: a 16-bit lane x holds two of them, x = low + 256 high. Sums of x and of x >> 8, both modulo 2^16,
-// give the sums of the high and of the low bytes; a plan takes so few terms at a time that those fit 16 bits. So a load brings
-// twice as many elements as with int16, and loads are what the kernel waits for.
+// Bytes are summed in pairs: a 16-bit lane x holds two of them, x = low + 256 high. Sums of x and of x >> 8, both
+// modulo 2^16, give the sums of the high and of the low bytes; a plan takes so few terms at a time that those fit 16
+// bits. So a load brings twice as many elements as with int16, and loads are what the kernel waits for.
 #pragma once
 
 #include "core/kernels/image_ops/rows.h"
