@@ -285,7 +285,7 @@ class Planner {
         const std::size_t windows =
             std::size_t{output.width} * shape.stride_width + std::size_t{shape.kernel_width} * shape.dilation_width;
         const std::size_t padded = std::max(windows, std::size_t{shape.pad_left} + input.width) + 2;
-        return 2 * output.height * padded + input.width + output.width;
+        return 2 * output.height * padded + input.width + 2 * std::size_t{output.width};
     }
 
     static PoolShape pool_shape(const GraphNode& node) {

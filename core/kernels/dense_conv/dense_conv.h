@@ -30,7 +30,9 @@ inline void dense_tile_float32(const DenseConv& conv, const float* input, const 
     (store(sums + I * kFloatLanes, total[I]), ...);
 }
 
-// Of bytes the taps that are taken together are interleaved once for a tile, for all filters of a group.
+// Of bytes the taps that are taken together are interleaved once for a tile, for all filters of a group. A tile has as
+// many elements as the longest vectors: what follows the sums has a price for each filter of a tile.
+inline constexpr std::size_t kDenseTile = kAlignment;
 #if defined(__AVX512VNNI__)
 inline constexpr std::uint32_t kDenseTaps = 4;
 using Packed = Quads;
@@ -52,7 +54,7 @@ inline void dense_tile_uint8(const Packed* x, std::uint32_t count, const void* w
           total[F][3] = multiply_add_quads(x[i].part[3], broadcast_quad(quad + 4 * F), total[F][3])),
          ...);
     }
-    (store_quads(sums + F * kDenseBytes, total[F]), ...);
+    (store_quads(sums + F * kDenseTile, total[F]), ...);
 }
 #else
 inline constexpr std::uint32_t kDenseTaps = 2;
@@ -73,10 +75,10 @@ inline void dense_tile_uint8(const Packed* x, std::uint32_t count, const void* w
         ((low[F] = multiply_add_pairs(x[i].low, broadcast_pair(pair + 2 * F), low[F])), ...);
         ((high[F] = multiply_add_pairs(x[i].high, broadcast_pair(pair + 2 * F), high[F])), ...);
     }
-    (store_interleaved(sums + F * kDenseBytes, low[F], high[F]), ...);
+    (store_interleaved(sums + F * kDenseTile, low[F], high[F]), ...);
 }
 #endif
-// Taps that are packed at a time: 16 KiB at most.
+// Taps that are packed at a time: 32 KiB at most.
 inline constexpr std::uint32_t kPackedTaps = 256;
 
 template <std::size_t Count, class Sum>
@@ -116,10 +118,11 @@ void dense_tiles(const DenseConv& conv, std::uint32_t first, std::uint32_t last,
 // One tile of blocks `first` to `last`, which are of one group.
 inline void dense_tile_of_group(const DenseConv& conv, std::uint32_t first, std::uint32_t last, std::size_t flat) {
     constexpr std::size_t kWeightBytes = 4 / kDenseTaps;
+    constexpr std::size_t kPieces = kDenseTile / kDenseBytes;
     constexpr auto kFilters = std::make_index_sequence<kFiltersPerBlock>{};
-    alignas(kAlignment) std::int32_t sums[kFiltersPerBlock * kDenseBytes];
-    alignas(kAlignment) std::int32_t total[kFiltersPerBlock * kDenseBytes];
-    Packed packed[kPackedTaps / kDenseTaps];
+    alignas(kAlignment) std::int32_t sums[kFiltersPerBlock * kDenseTile];
+    alignas(kAlignment) std::int32_t total[kFiltersPerBlock * kDenseTile];
+    Packed packed[kPieces][kPackedTaps / kDenseTaps];
     const std::uint8_t* const input =
         static_cast<const std::uint8_t*>(conv.input) + first / conv.blocks_per_group * conv.group_stride + flat;
     // Filters with more taps than are packed at a time pack anew for each block.
@@ -129,18 +132,21 @@ inline void dense_tile_of_group(const DenseConv& conv, std::uint32_t first, std:
                                       std::size_t{block} * conv.taps * kFiltersPerBlock * kWeightBytes;
         for (std::uint32_t begin = 0; begin < conv.taps; begin += kPackedTaps) {
             const std::uint32_t taps = conv.taps - begin < kPackedTaps ? conv.taps - begin : kPackedTaps;
-            if (!is_packed_once || block == first) {
-                for (std::uint32_t i = 0; i < taps / kDenseTaps; ++i) {
-                    packed[i] = pack(input, conv.offsets + begin + i * kDenseTaps);
+            std::int32_t* const to = begin == 0 ? total : sums;
+            for (std::size_t piece = 0; piece < kPieces; ++piece) {
+                if (!is_packed_once || block == first) {
+                    for (std::uint32_t i = 0; i < taps / kDenseTaps; ++i) {
+                        packed[piece][i] = pack(input + piece * kDenseBytes, conv.offsets + begin + i * kDenseTaps);
+                    }
                 }
+                dense_tile_uint8(packed[piece], taps / kDenseTaps, weights, to + piece * kDenseBytes, kFilters);
             }
-            dense_tile_uint8(packed, taps / kDenseTaps, weights, begin == 0 ? total : sums, kFilters);
             if (begin != 0) {
-                for (std::size_t i = 0; i < kFiltersPerBlock * kDenseBytes; ++i) total[i] += sums[i];
+                for (std::size_t i = 0; i < kFiltersPerBlock * kDenseTile; ++i) total[i] += sums[i];
             }
             weights += std::size_t{taps} * kFiltersPerBlock * kWeightBytes;
         }
-        finish_block<kDenseBytes>(conv, total, block, flat);
+        finish_block<kDenseTile>(conv, total, block, flat);
     }
 }
 
@@ -149,7 +155,7 @@ void dense_byte_tiles(const DenseConv& conv, std::uint32_t first, std::uint32_t 
     for (std::uint32_t begin = first; begin < last;) {
         const std::uint32_t group_end = (begin / conv.blocks_per_group + 1) * conv.blocks_per_group;
         const std::uint32_t end = group_end < last ? group_end : last;
-        for (std::size_t flat = 0; flat < span; flat += kDenseBytes) dense_tile_of_group(conv, begin, end, flat);
+        for (std::size_t flat = 0; flat < span; flat += kDenseTile) dense_tile_of_group(conv, begin, end, flat);
         begin = end;
     }
 }

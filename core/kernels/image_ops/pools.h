@@ -9,26 +9,39 @@ namespace {
 
 inline constexpr float kLowest = -3.402823466e38f;
 
+template <Pool kKind, class T>
+inline T merged(T a, T b) {
+    if constexpr (kKind == Pool::kMax) {
+        return a > b ? a : b;
+    } else {
+        return a + b;
+    }
+}
+
+// to[i] = all from[i + k step] for k < `rows`, merged. The last vector overlaps the one before, so that runs of any
+// length are computed with vectors; nothing is loaded that has just been stored.
+template <Pool kKind, class T>
+inline void reduce(const T* from, std::size_t step, std::size_t rows, T* to, std::size_t count) {
+    constexpr std::size_t kBytes = sizeof(T) == 1 ? 16 : kVectorBytes;
+    constexpr std::size_t kLanes = kBytes / sizeof(T);
+    std::size_t i = 0;
+    for (; count >= kLanes && i < count; i += kLanes) {
+        const std::size_t at = i + kLanes <= count ? i : count - kLanes;
+        auto total = load<T, kBytes>(from + at);
+        for (std::size_t k = 1; k < rows; ++k) total = merged<kKind>(total, load<T, kBytes>(from + k * step + at));
+        store(to + at, total);
+    }
+    for (; i < count; ++i) {
+        T total = from[i];
+        for (std::size_t k = 1; k < rows; ++k) total = merged<kKind, T>(total, from[k * step + i]);
+        to[i] = total;
+    }
+}
+
 // Merges elements that lie `Stride` apart.
 template <Pool kKind, std::size_t Stride, class T>
 inline void merge(T* into, const T* from, std::size_t count) {
-    std::size_t i = 0;
-    if constexpr (kKind == Pool::kMax && Stride == 1 && sizeof(T) == 1) {
-        // What is merged twice does not change: the last vector overlaps the one before.
-        constexpr std::size_t kBytes = 16;
-        for (; count >= kBytes && i < count; i += kBytes) {
-            const std::size_t at = i + kBytes <= count ? i : count - kBytes;
-            const auto x = load<T, kBytes>(into + at), y = load<T, kBytes>(from + at);
-            store(into + at, x > y ? x : y);
-        }
-    }
-    for (; i < count; ++i) {
-        if constexpr (kKind == Pool::kMax) {
-            into[i] = from[Stride * i] > into[i] ? from[Stride * i] : into[i];
-        } else {
-            into[i] += from[Stride * i];
-        }
-    }
+    for (std::size_t i = 0; i < count; ++i) into[i] = merged<kKind, T>(into[i], from[Stride * i]);
 }
 
 template <Pool kKind, class T>
@@ -55,13 +68,24 @@ inline Window window(std::int64_t begin, std::int64_t kernel, std::int64_t size,
     return {high > low ? high - low : 0, padded_end - begin};
 }
 
-// A row of the input as the pool computes with it: largest elements are found among elements as they are kept, since a
+// Rows of a plane as the pool computes with them: largest elements are found among elements as they are kept, since a
 // plan gives output and input the same levels; averages are of real numbers.
-inline const float* pooled_row(const Planes& planes, std::size_t at, float* room) {
-    return to_floats(planes, at, planes.width, room);
+template <Pool kKind>
+inline void reduce_rows(const Planes& planes, std::size_t at, std::size_t step, std::size_t rows, float* to,
+                        float* room) {
+    if (planes.element == Element::kFloat32) {
+        reduce<kKind>(static_cast<const float*>(planes.origin) + at, step, rows, to, planes.width);
+        return;
+    }
+    for (std::size_t k = 0; k < rows; ++k) {
+        const float* const row = to_floats(planes, at + k * step, planes.width, k == 0 ? to : room);
+        if (k != 0) merge<kKind, 1>(to, row, planes.width);
+    }
 }
-inline const std::uint8_t* pooled_row(const Planes& planes, std::size_t at, std::uint8_t*) {
-    return static_cast<const std::uint8_t*>(planes.origin) + at;
+template <Pool kKind>
+inline void reduce_rows(const Planes& planes, std::size_t at, std::size_t step, std::size_t rows, std::uint8_t* to,
+                        std::uint8_t*) {
+    reduce<kKind>(static_cast<const std::uint8_t*>(planes.origin) + at, step, rows, to, planes.width);
 }
 
 inline void write_pooled(const Planes& planes, std::size_t at, const float* row) {
@@ -91,11 +115,11 @@ void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output
     std::size_t padded = (output.width - 1) * shape.stride_width + reach + 1;
     if (padded < shape.pad_left + input.width) padded = shape.pad_left + input.width;
     const std::size_t half = (padded + 1) / 2;
-    const bool is_split = sizeof(T) == 1 && shape.stride_width == 2 && shape.dilation_width == 1;
+    const bool is_split = shape.stride_width == 2 && shape.dilation_width == 1 && shape.kernel_width > 1;
     T* const columns = reinterpret_cast<T*>(scratch);          // [output.height][padded + 2]: windows' rows merged
     T* const phases = columns + output.height * (padded + 2);  // [output.height][2][half], if it is split
-    T* const row = is_split ? phases + output.height * 2 * half : phases;  // [input.width]
-    T* const result = row + input.width;                                   // [output.width]
+    T* const row = phases + output.height * 2 * half;          // [the wider of input and output]
+    T* const result = row + (input.width > output.width ? input.width : output.width);
     for (std::uint32_t channel = first; channel < last; ++channel) {
         clear_plane(output, channel, 0);
         for (std::uint32_t image = 0; image < output.images; ++image) {
@@ -103,12 +127,16 @@ void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output
                 T* const column = columns + y * (padded + 2);
                 for (std::size_t i = 0; i < padded + 2; ++i) column[i] = identity;
                 const std::int64_t top = std::int64_t{y} * shape.stride_height - shape.pad_top;
-                for (std::uint32_t k = 0; k < shape.kernel_height; ++k) {
-                    const std::int64_t source = top + std::int64_t{k} * shape.dilation_height;
-                    if (source < 0 || source >= input.height) continue;
-                    const std::size_t at = row_at(input, channel, image, static_cast<std::uint32_t>(source));
-                    merge<kKind, 1>(column + shape.pad_left, pooled_row(input, at, row), input.width);
-                }
+                // Rows of the window that lie in the input: from `begin` to `end`.
+                const std::int64_t down = shape.dilation_height;
+                const std::int64_t begin = top < 0 ? (-top + down - 1) / down : 0;
+                std::int64_t end = (std::int64_t{input.height} - top + down - 1) / down;
+                if (end > shape.kernel_height) end = shape.kernel_height;
+                if (end <= begin) continue;
+                const auto source = static_cast<std::uint32_t>(top + begin * down);
+                reduce_rows<kKind>(input, row_at(input, channel, image, source),
+                                   static_cast<std::size_t>(down) * input.pitch, static_cast<std::size_t>(end - begin),
+                                   column + shape.pad_left, row);
             }
             // Every second element, once for all columns of the windows.
             for (std::uint32_t y = 0; y < output.height && is_split; ++y) {
@@ -116,13 +144,20 @@ void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output
                 split_row(columns + y * (padded + 2) + 1, phases + (2 * y + 1) * half, half, 2);
             }
             for (std::uint32_t y = 0; y < output.height; ++y) {
-                for (std::size_t i = 0; i < output.width; ++i) result[i] = identity;
-                for (std::uint32_t k = 0; k < shape.kernel_width; ++k) {
-                    if (is_split) {
-                        merge<kKind, 1>(result, phases + (2 * y + k % 2) * half + k / 2, output.width);
-                    } else {
-                        merge<kKind>(result, columns + y * (padded + 2) + std::size_t{k} * shape.dilation_width,
-                                     output.width, shape.stride_width);
+                const T* const column = columns + y * (padded + 2);
+                if (is_split) {
+                    // Even columns of the window, then odd ones.
+                    const T* const even = phases + 2 * y * half;
+                    reduce<kKind>(even, 1, (shape.kernel_width + 1) / 2, result, output.width);
+                    reduce<kKind>(even + half, 1, shape.kernel_width / 2, row, output.width);
+                    merge<kKind, 1>(result, row, output.width);
+                } else if (shape.stride_width == 1) {
+                    reduce<kKind>(column, shape.dilation_width, shape.kernel_width, result, output.width);
+                } else {
+                    for (std::size_t i = 0; i < output.width; ++i) result[i] = identity;
+                    for (std::uint32_t k = 0; k < shape.kernel_width; ++k) {
+                        merge<kKind>(result, column + std::size_t{k} * shape.dilation_width, output.width,
+                                     shape.stride_width);
                     }
                 }
                 if constexpr (kKind == Pool::kAverage) {
