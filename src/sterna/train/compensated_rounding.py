@@ -147,7 +147,8 @@ def round_layer(
 def _inverse_factor(curvature: Tensor) -> Tensor:
     """The upper Cholesky factor ``U`` of ``H^-1 = U^T U``."""
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ After OBQ and GPTQ (arXiv 2208.11580, 2210.17323), with the outputs of the uncom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import cast
@@ -31,6 +30,7 @@ from sterna.errors import SternaError
 from sterna.folding import batch_norm_pairs
 from sterna.preparation import choose_masks, latent_weights, ternary_layers
 from sterna.quantizers.ptq import PTQ
+from sterna.train.activations import watch
 from sterna.train.batch_norm import batch_norms
 from sterna.train.compensated_rounding import Moments, round_layer
 
@@ -42,23 +42,6 @@ _GAP = 0.02
 _LARGEST_MARGIN = 4.0
 _ROUNDS = 60
 _TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """What networks are run on, and how."""
-
-    batches: Sequence[Tensor]
-    seed: int
-    precision: torch.dtype
-
-    @property
-    def is_mixed(self) -> bool:
-        return self.precision != torch.float32
-
-
-class _ReachedError(Exception):
-    """Ends a forward pass at the module that was to be watched; never leaves this module."""
 
 
 def is_reconstructible(layer: nn.Module) -> bool:
@@ -96,11 +79,10 @@ def reconstruct(
         precision: of the forward passes; everything is solved in float64 and float32.
 
     Raises:
-        SternaError: activations are not finite.
+        SternaError: inputs of a layer are not finite.
     """
     network.eval()
     twin = deepcopy(network)
-    pictures = _Pictures(batches, seed, precision)
     layers, weights = ternary_layers(network), latent_weights(network)
     borders = _borders(network, sparsity)
     counts = {name: int(mask.sum()) for name, mask in choose_masks(network, sparsity).items()}
@@ -108,14 +90,17 @@ def reconstruct(
     norms = {name: module for name, module in network.named_modules() if module in set(batch_norms(network))}
     order = _execution_order(network, [*layers, *norms], batches[0][:1])
     unseen = [name for name in layers if name not in order]
+    now, before = (watch(each, order, batches, precision) for each in (network, twin))
     started, fitted = False, set[str]()
-    for name in [*order, *unseen]:
+    for name in [*unseen, *order]:
         if name in layers:
             started = True
             layer, parametrization = network.get_submodule(name), layers[name]
             norm = norms.get(pairs.get(name, ""))
             solvable = is_reconstructible(layer) and name in order
-            moments = _gather(network, twin, name, pictures) if solvable else None
+            moments = None
+            if solvable:
+                moments = _gather(layer, weights[name].flatten(1), now.inputs_of(name), before.inputs_of(name), seed)
             if moments is None:
                 _round_plainly(parametrization, weights[name], counts[name], borders[name])
             else:
@@ -127,7 +112,7 @@ def reconstruct(
             elif moments is not None:
                 _fit_bias(layer, moments)
         elif started and name not in fitted:
-            _fit_norm(network, twin, name, pictures)
+            _fit_norm(norms[name], now.inputs_of(name), before.inputs_of(name))
     for name, parametrization in layers.items():
         parametrization.set_phase("ternary", weights[name])
 
@@ -322,10 +307,9 @@ def _fit_norm_of(norm: _BatchNorm, layer: nn.Module, sums: _Sums) -> None:
     _renormalize(norm, mean, variance, wanted_mean, wanted_variance)
 
 
-def _fit_norm(network: nn.Module, twin: nn.Module, name: str, pictures: _Pictures) -> None:
-    """Give a batch norm the statistics of its new inputs, and outputs as those of its twin."""
-    norm = cast(_BatchNorm, network.get_submodule(name))
-    _renormalize(norm, *_channel_moments(network, name, pictures), *_channel_moments(twin, name, pictures))
+def _fit_norm(norm: _BatchNorm, inputs: Iterable[Tensor], inputs_before: Iterable[Tensor]) -> None:
+    """Give a batch norm the statistics of its new inputs, and outputs as those before."""
+    _renormalize(norm, *_channel_moments(inputs), *_channel_moments(inputs_before))
 
 
 def _renormalize(
@@ -354,11 +338,11 @@ def _renormalize(
         norm.weight.copy_(norm.weight * stretch)
 
 
-def _channel_moments(network: nn.Module, name: str, pictures: _Pictures) -> tuple[Tensor, Tensor]:
+def _channel_moments(inputs: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and variance of the inputs of a module, ``(channels,)`` each, in float64."""
     total = squares = torch.zeros((), dtype=torch.float64)
     count = 0
-    for x in _inputs_of(network, name, pictures):
+    for x in inputs:
         axes = [axis for axis in range(x.ndim) if axis != 1]
         total = total + x.float().sum(axes).double()
         squares = squares + x.float().square().sum(axes).double()
@@ -376,18 +360,14 @@ def _statistic(value: Tensor | None) -> Tensor:
 # ---- Watching the network --------------------------------------------------------------------------------------------
 
 
-def _gather(network: nn.Module, twin: nn.Module, name: str, pictures: _Pictures) -> _Sums:
-    """Sums over inputs of a layer of the network and outputs (without bias) of its twin."""
+def _gather(
+    layer: nn.Module, weight: Tensor, inputs: Iterable[Tensor], inputs_before: Iterable[Tensor], seed: int
+) -> _Sums:
+    """Sums over inputs of a layer and the outputs, without bias, that it gave before with this weight."""
     sums = _Sums()
-    layer = network.get_submodule(name)
-    teacher = twin.get_submodule(name)
-    pairs = zip(_inputs_of(network, name, pictures), _inputs_of(twin, name, pictures), strict=True)
-    for number, (x, wanted_from) in enumerate(pairs):
-        place = _places(layer, x, pictures.seed, number)
-        wanted = place(wanted_from.float()) @ cast(Tensor, teacher.weight).flatten(1).float().T
-        sums.add(place(x.float()), wanted)
-    if not bool(sums.inputs.isfinite().all() and sums.outputs.isfinite().all()):
-        raise SternaError(f"reconstruction: activations at {name!r} are not finite")
+    for number, (x, x_before) in enumerate(zip(inputs, inputs_before, strict=True)):
+        place = _places(layer, x, seed, number)
+        sums.add(place(x.float()), place(x_before.float()) @ weight.T)
     return sums
 
 
@@ -412,32 +392,6 @@ def _places(layer: nn.Module, x: Tensor, seed: int, batch: int) -> Callable[[Ten
         return patches.transpose(1, 2).flatten(2).flatten(0, 1)
 
     return read
-
-
-def _inputs_of(network: nn.Module, name: str, pictures: _Pictures) -> Iterator[Tensor]:
-    """What a module is given, batch by batch; the network is run no further than to there."""
-    found: list[Tensor] = []
-
-    def stop(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        found.append(arguments[0])
-        raise _ReachedError
-
-    handle = network.get_submodule(name).register_forward_pre_hook(stop)
-    try:
-        for batch in pictures.batches:
-            with _caught(), torch.autocast(batch.device.type, pictures.precision, enabled=pictures.is_mixed):
-                network(batch)
-            yield found.pop()
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _caught() -> Iterator[None]:
-    try:
-        yield
-    except _ReachedError:
-        return
 
 
 def _execution_order(network: nn.Module, names: Iterable[str], images: Tensor) -> list[str]:
