@@ -198,6 +198,20 @@ def test_batch_norms_behind_layers_in_floating_point_follow_too() -> None:
     torch.testing.assert_close(outputs.var((0, 2, 3)), wanted.var((0, 2, 3)), rtol=1e-2, atol=0.0)
 
 
+def test_a_channel_without_nonzero_trits_keeps_its_gain() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8))
+    with torch.no_grad():
+        model[1].weight[5] *= 1e-3  # its error counts for nothing
+    reestimate_batch_norms(model, images(), 4)
+    gain = model[1].weight / model[1].running_var.sqrt()
+    prepare(model, TernaryConfig(first_convolution="ternary", allocation="layer"))
+    reconstruct(model, images(), 0.9, CONFIG)
+    assert not layer_signs(model)["0"][5].any()
+    torch.testing.assert_close((model[1].weight / model[1].running_var.sqrt())[5], gain[5], rtol=0.1, atol=0.0)
+    assert bool((model[1].weight.abs() < 10.0).all())
+
+
 def test_a_layer_that_is_called_twice_keeps_its_largest_weights() -> None:
     torch.manual_seed(0)
     shared = nn.Linear(6, 6)

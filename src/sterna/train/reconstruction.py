@@ -42,6 +42,8 @@ _GAP = 0.02
 _LARGEST_MARGIN = 4.0
 _ROUNDS = 60
 _TINY = 1e-12
+# Variance of a channel, as a part of what it was, below which it counts as constant.
+_DEAD = 1e-6
 
 
 def is_reconstructible(layer: nn.Module) -> bool:
@@ -330,6 +332,8 @@ def _renormalize(
     running_mean, running_var = _statistic(norm.running_mean), _statistic(norm.running_var)
     slope = torch.rsqrt(running_var.double() + norm.eps)
     shift = (wanted_mean - running_mean.double()) * slope
+    # A channel without a nonzero trit is constant: it keeps the gain it had, for when training brings it back.
+    variance = torch.where(variance > _DEAD * wanted_variance, variance, wanted_variance.clamp(min=norm.eps))
     stretch = torch.sqrt(wanted_variance * (variance + norm.eps) / variance.clamp(min=_TINY)) * slope
     running_mean.copy_(mean)
     running_var.copy_(variance)
