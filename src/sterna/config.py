@@ -180,6 +180,16 @@ class DistillationConfig(_Frozen):
         return self
 
 
+class ReconstructionConfig(_Frozen):
+    """Where training begins: layers rounded one after another so that their outputs stay, in closed form."""
+
+    images: Count = Field(default=1000, description="training images from which the inputs of each layer are learnt")
+    damping: Positive = Field(
+        default=0.01, description="pull to the weights as they were, in mean squares of an input; more for fewer images"
+    )
+    sweeps: IntegerOrZero = Field(default=4, description="times that each trit is chosen anew after the first choice")
+
+
 class TrainConfig(_Frozen):
     """The training loop."""
 
@@ -241,6 +251,11 @@ class Recipe(_Frozen):
         default=TernaryConfig(),
         description="null trains in floating point and writes NAME.safetensors, for a later run to begin with",
     )
+    reconstruction: ReconstructionConfig | None = Field(
+        default=None,
+        description="begin with trits that keep the outputs of each layer, instead of trits of the largest weights; "
+        "for classification from trained weights",
+    )
     schedule: ScheduleConfig = ScheduleConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     distillation: DistillationConfig | None = None
@@ -257,6 +272,20 @@ class Recipe(_Frozen):
             raise ValueError("distillation is for classification; detectors have detection.feature_weight")
         if not is_detection and self.detection is not None:
             raise ValueError("detection must be left out for task classification")
+        return self
+
+    @model_validator(mode="after")
+    def _reconstruction_fits(self) -> Self:
+        if self.reconstruction is None:
+            return self
+        if self.ternary is None or self.ternary.threshold == "optimal":
+            raise ValueError("reconstruction needs ternary layers with threshold 'ratio'")
+        if self.task != "classification":
+            raise ValueError("reconstruction is for classification; detectors begin with trits of the largest weights")
+        if self.model.weights is None:
+            raise ValueError("reconstruction needs model.weights: an untrained network has nothing to keep")
+        if self.schedule.dense_epochs > 0.0 or self.schedule.prune_epochs > 0.0:
+            raise ValueError("reconstruction begins with trits: dense_epochs and prune_epochs must be 0")
         return self
 
     @model_validator(mode="after")

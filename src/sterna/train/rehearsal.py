@@ -16,7 +16,7 @@ from sterna.container import encode
 from sterna.machine import peak_bytes
 from sterna.train.loop import TrainingLoop
 from sterna.train.recorder import Recorder
-from sterna.train.run import make_accelerator, prepare_network, set_up
+from sterna.train.run import make_accelerator, prepare_network, reconstruct_network, set_up
 
 STEPS = 10
 _WARM_UP = 3
@@ -69,6 +69,7 @@ def rehearse(recipe: Recipe, steps: int = STEPS) -> Rehearsal:
     accelerator = make_accelerator(recipe)
     parts = set_up(recipe, accelerator)
     prepare_network(parts.network, recipe)
+    reconstruct_network(parts, recipe, accelerator)
     data = parts.data
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(recipe, Path(folder), data, parts.source_sha256, accelerator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -33,7 +34,9 @@ from sterna.train.checkpoint import Checkpoint, check_resumable, checkpoint_path
 from sterna.train.loop import LOG_INTERVAL, TrainingLoop
 from sterna.train.progress import make_display
 from sterna.train.recipe import dump_recipe
+from sterna.train.reconstruction import reconstruct
 from sterna.train.recorder import Recorder, file_metrics, write_json
+from sterna.train.schedule import Schedule
 
 # Unreadable pictures that are named one by one.
 _LISTED = 20
@@ -114,6 +117,8 @@ def compress(
     if baseline is None and parts.source_sha256 is not None and not recipe.model.fresh:
         baseline = task.evaluate(network, data.test, workers=recipe.data.workers, accelerator=accelerator)
     prepare_network(network, recipe)
+    if checkpoint is None:
+        reconstruct_network(parts, recipe, accelerator)
 
     if accelerator.is_main_process:
         write_whole(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
@@ -189,7 +194,8 @@ def set_up(recipe: Recipe, accelerator: Accelerator) -> Parts:
     network.to(accelerator.device)
     make_task(recipe).check_fit(network, data)
     if source_sha256 is not None and not recipe.train.freeze_batch_norm and are_folded(network):
-        restore_batch_norms(network, _inputs(recipe, data, accelerator.device))
+        count = max(1, recipe.train.batch_norm_batches)
+        restore_batch_norms(network, _inputs(recipe, data, accelerator.device, count))
     return Parts(network, data, make_task(recipe, network, accelerator.device), source_sha256)
 
 
@@ -198,6 +204,18 @@ def prepare_network(network: nn.Module, recipe: Recipe) -> None:
     if recipe.ternary is not None:
         prepare(network, recipe.ternary)
         int8_weights(network, recipe.storage.int8)  # a pattern that matches nothing is refused now, not after training
+
+
+def reconstruct_network(parts: Parts, recipe: Recipe, accelerator: Accelerator) -> None:
+    """Give a prepared network its first trits in closed form, if the recipe says so; the same ones on every process."""
+    config = recipe.reconstruction
+    if config is None:
+        return
+    batches = math.ceil(config.images / recipe.train.batch_size)
+    images = list(_inputs(recipe, parts.data, accelerator.device, batches))
+    precision = torch.bfloat16 if recipe.train.precision == "bfloat16" else torch.float32
+    sparsity = Schedule(recipe, 1).sparsity(0)
+    reconstruct(parts.network, images, sparsity, config, seed=recipe.seed, precision=precision)
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
@@ -245,12 +263,12 @@ def _tells_of_a_lost_process(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
-def _inputs(recipe: Recipe, data: DataSplits, device: torch.device) -> Iterator[Any]:
+def _inputs(recipe: Recipe, data: DataSplits, device: torch.device, batches: int) -> Iterator[Any]:
     """Training images for a network before it is trained; the same on every process and in every run."""
     task = make_task(recipe)
     data.train.set_epoch(recipe.train.epochs + 1)  # augmentation that no training step sees
     loader = make_loader(data.train, recipe.train.batch_size, shuffle=True, seed=recipe.seed)
-    for batch in islice(loader, max(1, recipe.train.batch_norm_batches)):
+    for batch in islice(loader, batches):
         yield task.inputs(send_to_device(batch, device))
 
 
