@@ -338,7 +338,7 @@ void check_sharing(unsigned long runs) {
 
 int main(int argc, char** argv) {
     const unsigned long seed = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 1;
-    const unsigned long networks = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 60;
+    const unsigned long networks = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 40;
     const unsigned long runs = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 10000;
     std::printf("instruction sets:");
     for (const Isa isa : available_isas()) std::printf(" %s", sterna::name(isa));
