@@ -19,8 +19,8 @@ namespace {
 
 constexpr std::size_t kHead = 4;
 // Lawful beyond these, but not worth the fuzzer's time and memory.
-constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 22;
-constexpr std::uint64_t kMaxWork = std::uint64_t{1} << 22;
+constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 20;
+constexpr std::uint64_t kMaxWork = std::uint64_t{1} << 19;
 constexpr std::uint32_t kMaxChannels = 64;
 
 using sterna::testing::Tensor;
@@ -50,6 +50,24 @@ const std::vector<Tensor>& tensors() {
         tensor(Tensor::Kind::kFloat, {8}),          tensor(Tensor::Kind::kSigns, {2, 300, 1, 1}),
     };
     return kTensors;
+}
+
+// What does not change from input to input is made once.
+const sterna::testing::Sections& sections() {
+    static const sterna::testing::Sections kSections = sterna::testing::encode_tensors(tensors());
+    return kSections;
+}
+
+sterna::WeightStore& weights() {
+    static const std::vector<std::uint8_t> kFile = sterna::testing::encode_file(sections(), {0});
+    static sterna::Reader reader;
+    static const bool kIsOpen = !reader.open(kFile.data(), kFile.size(), true);
+    require(kIsOpen);
+    static sterna::WeightStore store(reader);
+    // As Session::open does, so that those that cannot be used are known.
+    std::string problem;
+    for (std::uint32_t i = 0; i < tensors().size(); ++i) require(store.get(i, problem) != nullptr);
+    return store;
 }
 
 // Bytes as what a graph is made of; after the last one all are 0.
@@ -161,7 +179,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         Source source(data + kHead, size - kHead);
         graphs = sterna::testing::encode_graph(graph_of(source));
     }
-    const std::vector<std::uint8_t> file = sterna::testing::encode_file(tensors(), graphs);
     sterna::EngineOptions options;
     options.int8_activations = (data[0] & 1) != 0;
     options.is_tuned = false;
@@ -178,11 +195,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         sterna::parse_graphs(graphs.data(), graphs.size(), tensors().size(), problem);
     if (parsed.empty()) return 0;
     problem.clear();
+    const sterna::Graph& graph = parsed[0];
     const unsigned threads = (data[0] & 2) != 0 ? 2 : 1;
-    const std::unique_ptr<sterna::Session> session =
-        sterna::Session::open(file.data(), file.size(), parsed[0].name, {}, {}, options, threads, problem);
-    require((session == nullptr) == !problem.empty());
-    if (session == nullptr) return 0;
+    // One in eight as a file, which takes far longer than its graph.
+    std::unique_ptr<sterna::Session> session;
+    if (data[1] < 32) {
+        const std::vector<std::uint8_t> file = sterna::testing::encode_file(sections(), graphs);
+        session = sterna::Session::open(file.data(), file.size(), graph.name, {}, {}, options, threads, problem);
+        require((session == nullptr) == !problem.empty());
+        if (session == nullptr) return 0;
+    }
 
     // Sizes that are free are small; others are as the graph says, if they are not too large.
     std::vector<sterna::Sizes> sizes;
@@ -190,7 +212,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::vector<std::vector<float>> inputs;
     std::vector<const float*> from;
     const std::uint32_t images = data[1] % 12u + 1;
-    for (const sterna::GraphInput& input : session->graph().inputs) {
+    for (const sterna::GraphInput& input : graph.inputs) {
         sterna::Sizes one = {images};
         for (std::size_t axis = 0; axis < input.shape.size(); ++axis) {
             const std::uint32_t most = axis == 0 ? kMaxChannels : 48;
@@ -214,16 +236,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         shapes.push_back(shape);
         sizes.push_back(one);
     }
-    const std::shared_ptr<const sterna::Plan> plan = session->plan(sizes, problem);
+    std::shared_ptr<const sterna::Plan> plan;
+    if (session != nullptr) {
+        plan = session->plan(sizes, problem);
+    } else {
+        plan = sterna::Plan::make(graph, shapes, images, weights(), options, problem);
+    }
     require((plan == nullptr) == !problem.empty());
     if (plan == nullptr) return 0;
     require(plan->arena_bytes() <= kMaxBytes);
-    sterna::Reader reader;
-    require(!reader.open(file.data(), file.size(), true));
-    sterna::WeightStore weights(reader);
-    const std::vector<sterna::Shape> all = sterna::infer_shapes(session->graph(), shapes, weights, problem);
+    const std::vector<sterna::Shape> all = sterna::infer_shapes(graph, shapes, weights(), problem);
     require(problem.empty());
-    if (work(session->graph(), all, images) > kMaxWork) return 0;
+    if (work(graph, all, images) > kMaxWork) return 0;
     std::vector<std::vector<float>> outputs;
     std::vector<float*> to;
     for (const sterna::Shape& shape : plan->outputs()) {
@@ -231,6 +255,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (outputs.size() > 64) return 0;
     }
     for (std::vector<float>& output : outputs) to.push_back(output.data());
-    require(session->run(*plan, from.data(), to.data()).empty());
+    if (session != nullptr) {
+        require(session->run(*plan, from.data(), to.data()).empty());
+    } else {
+        sterna::ThreadPool pool(threads);
+        require(plan->run(from.data(), to.data(), pool, nullptr).empty());
+    }
     return 0;
 }

@@ -179,8 +179,7 @@ bool is_right(const Run& run, const std::vector<std::uint32_t>& values, const st
 }
 
 void check_case(const Case& one, const std::string& which) {
-    const std::vector<std::uint8_t> file =
-        sterna::testing::encode_file(one.network.tensors, sterna::testing::encode_graph(one.network.graph));
+    const std::vector<std::uint8_t> file = sterna::testing::encode_file(one.network);
     const std::vector<std::uint32_t> values = computed_values(file, one);
     if (values.empty()) {
         Run run(file, one.inputs, {}, {}, 1);
@@ -228,8 +227,7 @@ Case small_network() {
 
 void check_errors() {
     const Case one = small_network();
-    const std::vector<std::uint8_t> file =
-        sterna::testing::encode_file(one.network.tensors, sterna::testing::encode_graph(one.network.graph));
+    const std::vector<std::uint8_t> file = sterna::testing::encode_file(one.network);
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                             -std::numeric_limits<float>::infinity()}) {
         std::vector<Value> inputs = one.inputs;
@@ -280,8 +278,7 @@ void check_errors() {
 void check_memory() {
 #if defined(STERNA_COUNTS_MEMORY)
     const Case one = small_network();
-    const std::vector<std::uint8_t> file =
-        sterna::testing::encode_file(one.network.tensors, sterna::testing::encode_graph(one.network.graph));
+    const std::vector<std::uint8_t> file = sterna::testing::encode_file(one.network);
     for (const bool is_integer : {false, true}) {
         for (const unsigned threads : {1u, 2u}) {
             EngineOptions options;
@@ -307,8 +304,7 @@ void check_memory() {
 void check_sharing(unsigned long runs) {
     constexpr unsigned kCallers = 4;
     const Case one = small_network();
-    const std::vector<std::uint8_t> file =
-        sterna::testing::encode_file(one.network.tensors, sterna::testing::encode_graph(one.network.graph));
+    const std::vector<std::uint8_t> file = sterna::testing::encode_file(one.network);
     for (const unsigned threads : {1u, 2u}) {
         EngineOptions options;
         options.isa = sterna::best_isa();
@@ -338,7 +334,7 @@ void check_sharing(unsigned long runs) {
 
 int main(int argc, char** argv) {
     const unsigned long seed = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 1;
-    const unsigned long networks = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 60;
+    const unsigned long networks = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 40;
     const unsigned long runs = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 10000;
     std::printf("instruction sets:");
     for (const Isa isa : available_isas()) std::printf(" %s", sterna::name(isa));

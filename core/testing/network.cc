@@ -215,17 +215,29 @@ std::vector<std::uint8_t> encode_graph(const Graph& graph) {
     return bytes;
 }
 
-std::vector<std::uint8_t> encode_file(const std::vector<Tensor>& tensors, const std::vector<std::uint8_t>& graph) {
+Sections encode_tensors(const std::vector<Tensor>& tensors) {
+    Sections sections;
+    put_section(sections.before_graph, SectionKind::kTensors, 0, table(tensors));
+    Bytes& after = sections.after_graph;
+    if (const Bytes payload = arrays(tensors); !payload.empty()) put_section(after, SectionKind::kArrays, 0, payload);
+    if (const Bytes payload = trits(tensors); !payload.empty()) put_section(after, SectionKind::kTrits, 0, payload);
+    return sections;
+}
+
+std::vector<std::uint8_t> encode_file(const Sections& tensors, const std::vector<std::uint8_t>& graph) {
     Bytes file(kMagic.begin(), kMagic.end());
     put_u32(file, kVersion);
-    put_section(file, SectionKind::kTensors, 0, table(tensors));
+    file.insert(file.end(), tensors.before_graph.begin(), tensors.before_graph.end());
     put_section(file, SectionKind::kGraph, kOptional, text(graph));
-    if (const Bytes payload = arrays(tensors); !payload.empty()) put_section(file, SectionKind::kArrays, 0, payload);
-    if (const Bytes payload = trits(tensors); !payload.empty()) put_section(file, SectionKind::kTrits, 0, payload);
+    file.insert(file.end(), tensors.after_graph.begin(), tensors.after_graph.end());
     Bytes whole;
     put_u32(whole, crc32(file.data(), file.size()));
     put_section(file, SectionKind::kEnd, 0, whole);
     return file;
+}
+
+std::vector<std::uint8_t> encode_file(const Network& network) {
+    return encode_file(encode_tensors(network.tensors), encode_graph(network.graph));
 }
 
 }  // namespace sterna::testing

@@ -32,7 +32,14 @@ std::size_t attribute_count(Operator op);
 
 std::vector<std::uint8_t> encode_graph(const Graph& graph);
 
+// The sections of a file that hold tensors.
+struct Sections {
+    std::vector<std::uint8_t> before_graph, after_graph;
+};
+Sections encode_tensors(const std::vector<Tensor>& tensors);
+
 // A whole file, with `graph` as the bytes of its graphs.
-std::vector<std::uint8_t> encode_file(const std::vector<Tensor>& tensors, const std::vector<std::uint8_t>& graph);
+std::vector<std::uint8_t> encode_file(const Sections& tensors, const std::vector<std::uint8_t>& graph);
+std::vector<std::uint8_t> encode_file(const Network& network);
 
 }  // namespace sterna::testing
