@@ -15,13 +15,14 @@ def test_there_is_an_example() -> None:
     assert BLOCKS
 
 
-@pytest.mark.parametrize("code", BLOCKS)
-def test_an_example_runs(
-    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_examples_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert re.search(r"80% zeros, \d+ bytes", capsys.readouterr().out)
+    names: dict[str, object] = {"__name__": "readme"}
+    for code in BLOCKS:
+        exec(compile(code, "README.md", "exec"), names)
+    assert re.search(r"80% zeros, \d+ bytes\n\(1, 10\)", capsys.readouterr().out)
 
 
 def test_every_recipe_and_document_it_names_exists() -> None:
