@@ -11,8 +11,8 @@ namespace {
 
 // Fewer elements in a plane are computed one by one.
 constexpr std::uint32_t kFewImages = 8;
-// Layers with more than one weight in so many are also tried with a kernel that multiplies.
-constexpr std::uint64_t kSparseInverse = 4;
+// Layers with a nonzero weight in so many, or more of them, are also tried with a kernel that multiplies.
+constexpr std::uint64_t kWeightsPerNonzero = 4;
 // Planes are multiples of this, so that vectors of bytes may write their ends.
 constexpr std::size_t kPlaneElements = kAlignment;
 // Elements of the planes of a value: offsets are int32. With it no product of sizes exceeds 64 bits.
@@ -376,7 +376,7 @@ class Planner {
         Step& step = plan_.steps_.back();
         step.form = std::min(options_.sparse_form, plan_.kernels_->sparse_form_count - 1);
         if (!options_.is_tuned || step.kind != StepKind::kSparse) return;
-        if (weights.nonzeros() * kSparseInverse >= std::uint64_t{weights.filters} * weights.width) {
+        if (weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width) {
             alternatives_.push_back({plan_.steps_.size() - 1, make(true)});
         }
     }
