@@ -84,7 +84,7 @@ def test_sqnr() -> None:
 
 def test_peak_memory_can_begin_anew() -> None:
     before = forget_peak()
-    block = np.ones(1 << 24, np.uint8)
+    block = np.ones(1 << 26, np.uint8)  # so large that it is never of memory that was used before
     assert peak_bytes() - before >= block.size
     del block
     if Path("/proc/self/clear_refs").exists():
