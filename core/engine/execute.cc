@@ -26,7 +26,7 @@ std::unique_ptr<Plan::Arena> Plan::take_arena(unsigned threads) const {
 Planes Plan::planes(std::uint32_t place_number, unsigned char* arena) const {
     const Place& place = places_[place_number];
     const Geometry& geometry = geometries_[place.geometry];
-    const std::size_t element = place.element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
+    const std::size_t element = size_of(place.element);
     Planes planes;
     planes.origin = arena + place.offset + geometry.margin * element;
     planes.element = place.element;
@@ -44,7 +44,7 @@ Planes Plan::planes(std::uint32_t place_number, unsigned char* arena) const {
 // Before the first plane and after the last one convolutions read zeros, where other values have been before.
 void Plan::clear_margins(const Step& step, unsigned char* arena) const {
     const Place& place = places_[step.output];
-    const std::size_t element = place.element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
+    const std::size_t element = size_of(place.element);
     const std::size_t margin = geometries_[place.geometry].margin * element;
     std::memset(arena + place.offset, place.levels.zero, margin);
     std::memset(arena + place.offset + place.bytes - margin, place.levels.zero, margin);
@@ -136,7 +136,7 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             return;
         }
         case StepKind::kMap: {
-            const std::size_t element = output.element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
+            const std::size_t element = size_of(output.element);
             output.origin =
                 static_cast<unsigned char*>(output.origin) + step.channel_begin * output.plane_stride * element;
             kernels_->map(input, epilogue, output, first, last);

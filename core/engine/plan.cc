@@ -150,7 +150,7 @@ class Planner {
         place.element = element;
         place.levels = levels;
         const std::uint64_t elements = 2 * geometry.margin + channels * geometry.plane_stride;
-        const std::uint64_t bytes = elements * (element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t));
+        const std::uint64_t bytes = elements * size_of(element);
         if (elements > kMaxPlanesElements || bytes > options_.max_bytes) refuse_size();
         place.bytes = round_up(static_cast<std::size_t>(bytes), kAlignment);
         plan_.places_.push_back(place);
@@ -488,7 +488,6 @@ std::unique_ptr<Plan> Plan::make(const Graph& graph, const std::vector<Shape>& i
                                  WeightStore& weights, const EngineOptions& options, std::string& problem) {
     auto plan = std::make_unique<Plan>();
     plan->kernels_ = &kernels(options.isa);
-    plan->isa_ = options.isa;
     plan->images_ = images;
     plan->inputs_ = inputs;
     Planner planner(graph, weights, options, *plan, problem);

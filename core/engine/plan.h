@@ -128,7 +128,6 @@ class Plan {
                                       WeightStore& weights, const EngineOptions& options, std::string& problem);
 
     std::uint32_t images() const { return images_; }
-    const std::vector<Shape>& inputs() const { return inputs_; }
     const std::vector<Shape>& outputs() const { return outputs_; }
     const std::vector<Step>& steps() const { return steps_; }
     std::size_t arena_bytes() const { return arena_bytes_; }
@@ -159,7 +158,6 @@ class Plan {
     double measure(const Step& step, unsigned char* arena) const;
 
     const KernelSet* kernels_ = nullptr;
-    Isa isa_ = Isa::kScalar;
     std::uint32_t images_ = 1;
     std::vector<Shape> inputs_, outputs_;
     std::vector<Geometry> geometries_;

@@ -30,7 +30,6 @@ class Session {
                                          const EngineOptions& options, unsigned threads, std::string& problem);
 
     const Graph& graph() const { return graph_; }
-    const EngineOptions& options() const { return options_; }
     unsigned threads() const { return pool_.threads(); }
 
     // How inputs of these sizes are computed; the plans of the last few sizes are kept. Nothing, and a problem, if they

@@ -64,10 +64,9 @@ struct LevelVectors {
         : inverse_step(Floats{} + levels.inverse_step),
           lowest(Floats{} + levels.lowest),
           highest(Floats{} + levels.highest),
-          step(Floats{} + levels.step),
           zero(levels.zero) {}
 
-    Floats inverse_step, lowest, highest, step;
+    Floats inverse_step, lowest, highest;
     std::int32_t zero;
 };
 

@@ -10,8 +10,17 @@
 
 namespace sterna {
 
+// Functions here are compiled for every instruction set under one linker name: they must be part of their callers, or
+// one set's code could run on a processor of another.
+#define STERNA_INLINE __attribute__((always_inline)) inline
+
 // Elements are float32, or, in integer inference, levels of 8 bits.
 enum class Element : std::uint8_t { kFloat32, kUint8 };
+
+// In bytes.
+STERNA_INLINE constexpr std::size_t size_of(Element element) {
+    return element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
+}
 
 enum class Activation : std::uint8_t { kNone, kRelu, kRelu6, kHardswish, kSilu, kSigmoid, kHardsigmoid };
 
@@ -41,12 +50,12 @@ struct Planes {
     std::size_t image_stride = 0;
     std::size_t plane_stride = 0;
 
-    bool is_same_geometry(const Planes& other) const {
+    STERNA_INLINE bool is_same_geometry(const Planes& other) const {
         return images == other.images && height == other.height && width == other.width && pitch == other.pitch &&
                image_stride == other.image_stride;
     }
     // Elements of a plane from the first to the last pixel, what lies between included.
-    std::size_t span() const { return (images - 1) * image_stride + (height - 1) * pitch + width; }
+    STERNA_INLINE std::size_t span() const { return (images - 1) * image_stride + (height - 1) * pitch + width; }
 };
 
 // What is done to the sums of filter `o`: y = activation(sum * scale[o] + shift[o] + residual); then it is stored.

@@ -6,10 +6,6 @@
 namespace sterna::STERNA_ISA {
 namespace {
 
-inline std::size_t size_of(Element element) {
-    return element == Element::kFloat32 ? sizeof(float) : sizeof(std::uint8_t);
-}
-
 // Zeros from element `begin` of a plane to its end.
 inline void clear_plane(const Planes& planes, std::uint32_t channel, std::size_t begin) {
     const std::size_t bytes = size_of(planes.element);
