@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/engine/arena_layout.h"
 #include "core/engine/conv_plan.h"
 
 namespace sterna {
@@ -78,7 +79,8 @@ class Planner {
             if (!problem_.empty()) return;
         }
         for (std::uint32_t i = 0; i < graph_.outputs.size(); ++i) add_store(i);
-        place_in_arena();
+        plan_.arena_bytes_ = lay_out(plan_.steps_, plan_.places_);
+        if (plan_.arena_bytes_ > options_.max_bytes) refuse_size();
     }
 
     std::vector<Alternative> take_alternatives() { return std::move(alternatives_); }
@@ -424,47 +426,6 @@ class Planner {
     void need_scratch(std::size_t floats) {
         plan_.scratch_floats_ = std::max(plan_.scratch_floats_, floats + 64);
         if (plan_.scratch_floats_ * sizeof(float) > options_.max_bytes) refuse_size();
-    }
-
-    // First fit, the largest first among those that live at the same time.
-    void place_in_arena() {
-        for (std::uint32_t i = 0; i < plan_.steps_.size(); ++i) {
-            const Step& step = plan_.steps_[i];
-            for (const std::uint32_t number : {step.input, step.second, step.residual, step.output}) {
-                if (number == kNothing) continue;
-                Place& place = plan_.places_[number];
-                place.first_step = std::min(place.first_step, i);
-                place.last_step = std::max(place.last_step, i);
-            }
-        }
-        std::vector<std::uint32_t> order;
-        for (std::uint32_t i = 0; i < plan_.places_.size(); ++i) {
-            if (plan_.places_[i].first_step != kNothing) order.push_back(i);
-        }
-        std::sort(order.begin(), order.end(), [this](std::uint32_t a, std::uint32_t b) {
-            const Place& first = plan_.places_[a];
-            const Place& second = plan_.places_[b];
-            return first.bytes != second.bytes ? first.bytes > second.bytes : a < b;
-        });
-        std::vector<std::uint32_t> placed;  // by offset
-        for (const std::uint32_t number : order) {
-            Place& place = plan_.places_[number];
-            std::size_t offset = 0;
-            for (const std::uint32_t other_number : placed) {
-                const Place& other = plan_.places_[other_number];
-                if (other.last_step < place.first_step || place.last_step < other.first_step) continue;
-                if (offset + place.bytes <= other.offset) break;
-                offset = std::max(offset, other.offset + other.bytes);
-            }
-            place.offset = offset;
-            plan_.arena_bytes_ = std::max(plan_.arena_bytes_, offset + place.bytes);
-            placed.insert(std::upper_bound(placed.begin(), placed.end(), number,
-                                           [this](std::uint32_t a, std::uint32_t b) {
-                                               return plan_.places_[a].offset < plan_.places_[b].offset;
-                                           }),
-                          number);
-        }
-        if (plan_.arena_bytes_ > options_.max_bytes) refuse_size();
     }
 
     struct Split {

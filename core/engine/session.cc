@@ -35,7 +35,9 @@ std::unique_ptr<Session> Session::open(const std::uint8_t* bytes, std::size_t si
     }
     const Buffer<std::uint8_t>& coded = session->reader_.graph();
     if (coded.size() == 0) {
-        problem = "the file holds no graph: it can be loaded into a PyTorch module, but not run by the engine";
+        problem =
+            "the file holds no graph to run: write it anew with one (sterna.capture, sterna.save), or load it into "
+            "PyTorch";
         return nullptr;
     }
     std::vector<Graph> graphs = parse_graphs(coded.data(), coded.size(), session->reader_.tensors().size(), problem);
