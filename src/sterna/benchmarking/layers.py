@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,31 +13,7 @@ from sterna.benchmarking.comparison import NATIVE, image_shape
 from sterna.benchmarking.ranges import ranges_for_timing
 from sterna.container import SternaFile
 from sterna.export.onnx import find_graph
-from sterna.session import Activations, InferenceSession
-
-
-class LayerTime(Protocol):
-    """What :meth:`sterna.session.InferenceSession.profile` says of a layer."""
-
-    @property
-    def name(self) -> str:
-        """Of its weights, or of its operator."""
-
-    @property
-    def operator(self) -> str:
-        """As in the graph."""
-
-    @property
-    def kernel(self) -> str:
-        """What computes it."""
-
-    @property
-    def milliseconds(self) -> float:
-        """Of one run."""
-
-    @property
-    def operations(self) -> int:
-        """That one run needs: zeros do not count."""
+from sterna.session import Activations, InferenceSession, LayerTime
 
 
 @dataclass(frozen=True)
@@ -112,7 +87,7 @@ def rows_of(layers: Sequence[LayerTime]) -> tuple[LayerRow, ...]:
             milliseconds=layer.milliseconds,
             share=layer.milliseconds / total if total else 0.0,
             operations=layer.operations,
-            giga_operations_per_second=layer.operations / layer.milliseconds / 1e6 if layer.milliseconds else 0.0,
+            giga_operations_per_second=layer.operations_per_second / 1e9,
         )
         for layer in layers
     )
