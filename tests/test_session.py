@@ -306,3 +306,10 @@ def test_values_can_be_looked_at(small_file: bytes) -> None:
     np.testing.assert_array_equal(seen["0"], x)
     assert (seen["2"] >= 0).all()
     np.testing.assert_allclose(seen["3"], session.run(x), rtol=1e-6)
+
+
+def test_values_that_are_not_needed_at_the_same_time_share_memory() -> None:
+    nodes = [conv("w", value, pad=1) for value in range(20)]
+    session = InferenceSession(file_of(graph_of(nodes, [(1, 8, 32, 32)]), {"w": trits(8, 8, 3, 3)}))
+    x = normal(1, 8, 32, 32)
+    assert 2 * x.nbytes <= session.arena_bytes(x) <= 3 * x.nbytes
