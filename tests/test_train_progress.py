@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sterna.train.progress import PlainLines, ProgressBar, Silence, Snapshot, make_display
+from sterna.train.progress import PlainLines, ProgressBar, Silence, Snapshot, make_display, show_stage
 
 SNAPSHOT = Snapshot(
     step=20,
@@ -78,3 +78,25 @@ def test_the_display_is_chosen_by_wish_and_terminal(monkeypatch: pytest.MonkeyPa
     assert type(make_display(True, 1, 1, 0)) is PlainLines
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert type(make_display(True, 1, 1, 0)) is ProgressBar
+
+
+def test_a_stage_is_named_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_stage(True, "choosing trits") as report:
+        report(1, 2)
+    assert capsys.readouterr() == ("", "choosing trits\n")
+
+
+def test_a_stage_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", stream)
+    with show_stage(True, "choosing trits") as report:
+        report(3, 21)
+    assert "choosing trits" in stream.getvalue()
+    assert "3/21" in stream.getvalue()
+
+
+def test_a_stage_that_nobody_wants_to_see_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_stage(False, "choosing trits") as report:
+        report(1, 2)
+    assert capsys.readouterr() == ("", "")

@@ -133,6 +133,15 @@ def test_a_convolution_is_the_linear_layer_over_its_patches() -> None:
     torch.testing.assert_close(convolution[0].bias, linear[0].bias)
 
 
+def test_layers_and_batch_norms_are_counted_while_they_are_done(model: nn.Module) -> None:
+    prepare(model)
+    calls: list[tuple[int, int]] = []
+    reconstruct(model, images(), 0.5, CONFIG, report=lambda done, total: calls.append((done, total)))
+    totals = {total for _, total in calls}
+    assert len(totals) == 1
+    assert [done for done, _ in calls] == list(range(totals.pop()))
+
+
 def test_a_fitted_bias_leaves_no_error_on_the_average(model: nn.Module) -> None:
     wanted = outputs_of(model).mean(0)
     prepare(model)

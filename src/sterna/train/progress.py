@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 
@@ -172,6 +183,31 @@ def make_display(wanted: bool, epochs: int, total_steps: int, done_steps: int) -
     return PlainLines(epochs, total_steps, done_steps)
 
 
+@contextmanager
+def show_stage(wanted: bool, label: str) -> Iterator[Callable[[int, int], None]]:
+    """Tell what a run does before its first step, and how far it is.
+
+    Args:
+        wanted: whether to show anything.
+        label: what is being done.
+
+    Yields:
+        a function of what is done and of all there is, which moves a bar on a terminal. Elsewhere the label is written
+        once; where nothing is reported, the bar only shows that something is going on.
+    """
+    if not wanted:
+        yield lambda _done, _total: None
+        return
+    if not sys.stderr.isatty():
+        print(label, file=sys.stderr, flush=True)
+        yield lambda _done, _total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), _Steps(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 class _Steps(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{int(task.completed)}/{int(task.total or 0)}")
+        return Text(f"{int(task.completed)}/{int(task.total)}" if task.total is not None else "")

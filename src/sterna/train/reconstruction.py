@@ -65,6 +65,7 @@ def reconstruct(
     *,
     seed: int = 0,
     precision: torch.dtype = torch.float32,
+    report: Callable[[int, int], None] | None = None,
 ) -> None:
     """Make a prepared network ternary so that each layer gives nearly what it gave before.
 
@@ -79,6 +80,7 @@ def reconstruct(
         config: damping and sweeps.
         seed: of the positions that are looked at in a picture.
         precision: of the forward passes; everything is solved in float64 and float32.
+        report: is called with the layers done so far and all of them.
 
     Raises:
         SternaError: inputs of a layer are not finite.
@@ -94,7 +96,10 @@ def reconstruct(
     unseen = [name for name in layers if name not in order]
     now, before = (watch(each, order, batches, precision) for each in (network, twin))
     started, fitted = False, set[str]()
-    for name in [*unseen, *order]:
+    places = [*unseen, *order]
+    for number, name in enumerate(places):
+        if report is not None:
+            report(number, len(places))
         if name in layers:
             started = True
             layer, parametrization = network.get_submodule(name), layers[name]

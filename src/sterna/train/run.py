@@ -32,7 +32,7 @@ from sterna.ternary_model import TernaryModel
 from sterna.train.batch_norm import are_folded, restore_batch_norms
 from sterna.train.checkpoint import Checkpoint, check_resumable, checkpoint_path, load_checkpoint
 from sterna.train.loop import LOG_INTERVAL, TrainingLoop
-from sterna.train.progress import make_display
+from sterna.train.progress import make_display, show_stage
 from sterna.train.recipe import dump_recipe
 from sterna.train.reconstruction import reconstruct
 from sterna.train.recorder import Recorder, file_metrics, write_json
@@ -109,16 +109,18 @@ def compress(
     started = time.monotonic()
     checkpoint = _open_run(run_dir, resume)
     accelerator = make_accelerator(recipe)
+    shown = progress and accelerator.is_main_process
     parts = set_up(recipe, accelerator)
     network, data, task = parts.network, parts.data, parts.task
     if checkpoint is not None:
         check_resumable(checkpoint, recipe, parts.source_sha256, accelerator.num_processes)
     baseline = checkpoint.baseline if checkpoint is not None else None
     if baseline is None and parts.source_sha256 is not None and not recipe.model.fresh:
-        baseline = task.evaluate(network, data.test, workers=recipe.data.workers, accelerator=accelerator)
+        with show_stage(shown, "measuring the uncompressed model on the test images"):
+            baseline = task.evaluate(network, data.test, workers=recipe.data.workers, accelerator=accelerator)
     prepare_network(network, recipe)
     if checkpoint is None:
-        reconstruct_network(parts, recipe, accelerator)
+        reconstruct_network(parts, recipe, accelerator, shown)
 
     if accelerator.is_main_process:
         write_whole(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
@@ -132,11 +134,7 @@ def compress(
         )
         if checkpoint is not None:
             loop.restore(checkpoint)
-        loop.run(
-            make_display(
-                progress and accelerator.is_main_process, recipe.train.epochs, loop.schedule.total_steps, loop.step
-            )
-        )
+        loop.run(make_display(shown, recipe.train.epochs, loop.schedule.total_steps, loop.step))
         return _finish(loop, recorder, data, task, accelerator)
     except RuntimeError as error:
         if accelerator.num_processes > 1 and _tells_of_a_lost_process(error):
@@ -206,7 +204,7 @@ def prepare_network(network: nn.Module, recipe: Recipe) -> None:
         int8_weights(network, recipe.storage.int8)  # a pattern that matches nothing is refused now, not after training
 
 
-def reconstruct_network(parts: Parts, recipe: Recipe, accelerator: Accelerator) -> None:
+def reconstruct_network(parts: Parts, recipe: Recipe, accelerator: Accelerator, shown: bool = False) -> None:
     """Give a prepared network its first trits in closed form, if the recipe says so; the same ones on every process."""
     config = recipe.reconstruction
     if config is None:
@@ -215,7 +213,8 @@ def reconstruct_network(parts: Parts, recipe: Recipe, accelerator: Accelerator) 
     images = list(_inputs(recipe, parts.data, accelerator.device, batches))
     precision = torch.bfloat16 if recipe.train.precision == "bfloat16" else torch.float32
     sparsity = Schedule(recipe, 1).sparsity(0)
-    reconstruct(parts.network, images, sparsity, config, seed=recipe.seed, precision=precision)
+    with show_stage(shown, "choosing trits in closed form, layer by layer") as report:
+        reconstruct(parts.network, images, sparsity, config, seed=recipe.seed, precision=precision, report=report)
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
