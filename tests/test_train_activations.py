@@ -76,3 +76,40 @@ def test_nothing_stays_on_the_network() -> None:
     network = Deciding().eval()
     inputs(watch(network, NAMES, BATCHES), "second")
     assert not network.second._forward_pre_hooks
+
+
+class Branches(nn.Module):
+    """The layer ``late`` comes after ``second``, with whose outputs its own are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.late, self.last = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        y = self.second(x)
+        y += self.late(x)
+        return torch.add(x, self.last(y) + 1.0)
+
+
+def test_the_other_branch_of_a_block_is_known_to_the_layer_that_is_called_last() -> None:
+    torch.manual_seed(0)
+    network = Branches().eval()
+    activations = watch(network, ["first", "second", "late", "last"], BATCHES)
+    images = torch.cat(BATCHES)
+    inputs(activations, "second")
+    assert activations.added_to("second") is None
+    inputs(activations, "late")
+    values = activations.added_to("late")
+    assert values is not None
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(values), network.second(torch.relu(network.first(images))))
+    inputs(activations, "last")
+    assert activations.added_to("first") is None  # its outputs go through a function
+    assert activations.added_to("last") is None  # and to these a number is added
+
+
+def test_without_a_trace_no_branches_are_known() -> None:
+    activations = watch(Deciding().eval(), NAMES, BATCHES)
+    inputs(activations, "second")
+    assert activations.added_to("second") is None

@@ -133,6 +133,35 @@ def test_a_convolution_is_the_linear_layer_over_its_patches() -> None:
     torch.testing.assert_close(convolution[0].bias, linear[0].bias)
 
 
+def test_the_end_of_a_branch_makes_up_for_the_error_of_the_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shortcut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.stem_norm = nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+            self.conv, self.norm = nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem_norm(self.stem(x))
+            return x + self.norm(self.conv(x))
+
+    torch.manual_seed(2)
+    plain = Shortcut().train()
+    for batch in images():
+        plain(batch)
+    plain.eval()
+    wanted = outputs_of(plain)
+
+    def error() -> float:
+        model = deepcopy(plain)
+        prepare(model, TernaryConfig(first_convolution="ternary"))
+        reconstruct(model, images(), 0.5, CONFIG)
+        return float((outputs_of(model) - wanted).square().mean())
+
+    made_up = error()
+    monkeypatch.setattr("sterna.train.activations._Replay.added_to", lambda *_: None)
+    assert made_up < 0.8 * error()
+
+
 def test_layers_and_batch_norms_are_counted_while_they_are_done(model: nn.Module) -> None:
     prepare(model)
     calls: list[tuple[int, int]] = []
@@ -246,7 +275,11 @@ class Untraceable(nn.Module):
         return outputs
 
 
-def test_a_network_that_cannot_be_traced_gives_the_same(model: nn.Module) -> None:
+def test_a_network_that_cannot_be_traced_gives_the_same_but_for_shortcuts(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only a trace tells what is added to what.
+    monkeypatch.setattr("sterna.train.activations._Replay.added_to", lambda *_: None)
     twin = Untraceable(deepcopy(model))
     for each in (model, twin):
         prepare(each)

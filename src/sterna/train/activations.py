@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -18,6 +19,12 @@ class Activations(Protocol):
 
         Layers are asked for in the order in which the network calls them, each at most once; a layer must not change
         any more once one after it has been asked for.
+        """
+
+    def added_to(self, name: str) -> list[Tensor] | None:
+        """What the network adds to the output of a module, batch by batch: the other branch of a residual block.
+
+        Nothing if the output is not added to anything, or to what is not known by now, or if that cannot be found out.
         """
 
 
@@ -41,6 +48,10 @@ def watch(
     except Exception:  # tracing runs the network's own forward: it may fail in any way
         return _Rerun(network, batches, precision)
     return _Replay(network, graph, batches, precision)
+
+
+# As functions and as methods of a tensor.
+_ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
 class _LeafTracer(fx.Tracer):
@@ -74,6 +85,16 @@ class _Replay:
         source = self._steps[place].args[0]
         for run in self._runs:
             yield run.env[source]
+
+    def added_to(self, name: str) -> list[Tensor] | None:
+        places = [step for step in self._steps if step.op == "call_module" and step.target == name]
+        users = [user for place in places for user in place.users]
+        if len(users) != 1 or users[0].target not in _ADDITIONS or len(users[0].args) != 2 or users[0].kwargs:
+            return None
+        (other,) = [term for term in users[0].args if term is not places[0]] or [None]
+        if not isinstance(other, fx.Node) or any(other not in run.env for run in self._runs):
+            return None
+        return [run.env[other] for run in self._runs]
 
     def _do(self, step: fx.Node) -> None:
         for run in self._runs:
@@ -110,6 +131,11 @@ class _Rerun:
             finally:
                 handle.remove()
             yield found.pop()
+
+    def added_to(self, name: str) -> list[Tensor] | None:
+        """Nothing: only a trace tells what is added to what."""
+        del name
+        return None
 
 
 @contextmanager

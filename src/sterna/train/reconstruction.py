@@ -2,7 +2,8 @@
 
 Plain rounding lets each layer add its error to those before it. Here the network is walked through in the order of its
 forward pass. Each ternary layer is rounded so that its outputs come near to those of the uncompressed network
-(:mod:`sterna.train.compensated_rounding`), given the inputs that it gets from the layers that are ternary already; then
+(:mod:`sterna.train.compensated_rounding`), given the inputs that it gets from the layers that are ternary already; the
+last layer of a residual branch also makes up for the error that comes by the shortcut, as far as its inputs tell. Then
 the batch norm behind it gets the statistics of its new inputs, or its own bias is fitted. What comes out are latent
 weights and thresholds, so that training can go on from there.
 
@@ -42,6 +43,8 @@ _GAP = 0.02
 _LARGEST_MARGIN = 4.0
 _ROUNDS = 60
 _TINY = 1e-12
+# Square of a batch norm's slope, as a part of the mean, below which a channel counts as closed.
+_CLOSED = 0.01
 # Variance of a channel, as a part of what it was, below which it counts as constant.
 _DEAD = 1e-6
 
@@ -107,7 +110,12 @@ def reconstruct(
             solvable = is_reconstructible(layer) and name in order
             moments = None
             if solvable:
-                moments = _gather(layer, weights[name].flatten(1), now.inputs_of(name), before.inputs_of(name), seed)
+                inputs, inputs_before = list(now.inputs_of(name)), list(before.inputs_of(name))
+                behind = pairs.get(name, name)
+                missing = _Missing.of(
+                    now.added_to(behind), before.added_to(behind), norm, _output_shape(layer, inputs[0])
+                )
+                moments = _gather(layer, weights[name].flatten(1), inputs, inputs_before, missing, seed)
             if moments is None:
                 _round_plainly(parametrization, weights[name], counts[name], borders[name])
             else:
@@ -129,21 +137,23 @@ def reconstruct(
 
 @dataclass
 class _Sums:
-    """Sums over the inputs ``x`` and the wanted outputs ``y`` of a layer."""
+    """Sums over the inputs ``x``, the outputs before ``y`` and the wanted outputs ``z`` of a layer."""
 
     count: int = 0
     inputs: Tensor = field(default_factory=lambda: torch.zeros(()))
     outputs: Tensor = field(default_factory=lambda: torch.zeros(()))
     input_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
+    wanted_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
     output_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
     output_squares: Tensor = field(default_factory=lambda: torch.zeros(()))
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Count samples: ``x`` ``(n, k)`` and ``y`` ``(n, rows)``, float32."""
+    def add(self, x: Tensor, y: Tensor, z: Tensor) -> None:
+        """Count samples: ``x`` ``(n, k)``, ``y`` and ``z`` ``(n, rows)``, float32."""
         self.count += len(x)
         self.inputs = self.inputs + (x.T @ x).double()
-        self.outputs = self.outputs + (y.T @ x).double()
+        self.outputs = self.outputs + (z.T @ x).double()
         self.input_sum = self.input_sum + x.double().sum(0)
+        self.wanted_sum = self.wanted_sum + z.double().sum(0)
         self.output_sum = self.output_sum + y.double().sum(0)
         self.output_squares = self.output_squares + y.double().square().sum(0)
 
@@ -151,8 +161,8 @@ class _Sums:
         """Means of products, about the means if the layer has a free bias."""
         inputs, outputs = self.inputs / self.count, self.outputs / self.count
         if centred:
-            x, y = self.input_sum / self.count, self.output_sum / self.count
-            inputs, outputs = inputs - torch.outer(x, x), outputs - torch.outer(y, x)
+            x, z = self.input_sum / self.count, self.wanted_sum / self.count
+            inputs, outputs = inputs - torch.outer(x, x), outputs - torch.outer(z, x)
         return Moments(inputs, outputs)
 
 
@@ -297,7 +307,7 @@ def _fit_bias(layer: nn.Module, sums: _Sums) -> None:
     bias = getattr(layer, "bias", None)
     if isinstance(bias, Tensor):
         weight = cast(Tensor, layer.weight).flatten(1).double()
-        bias.copy_((sums.output_sum - weight @ sums.input_sum) / sums.count + bias)
+        bias.copy_((sums.wanted_sum - weight @ sums.input_sum) / sums.count + bias)
 
 
 def _fit_norm_of(norm: _BatchNorm, layer: nn.Module, sums: _Sums) -> None:
@@ -306,8 +316,10 @@ def _fit_norm_of(norm: _BatchNorm, layer: nn.Module, sums: _Sums) -> None:
     moments = sums.moments(centred=True)
     mean = weight @ (sums.input_sum / sums.count)
     variance = ((weight @ moments.inputs) * weight).sum(1).clamp(min=0.0)
-    wanted_mean = sums.output_sum / sums.count
-    wanted_variance = (sums.output_squares / sums.count - wanted_mean.square()).clamp(min=0.0)
+    wanted_mean = sums.wanted_sum / sums.count
+    # That of the outputs before: what else is wanted can be told from the inputs in part only, and the rest must not be
+    # made up for by a larger gain.
+    wanted_variance = (sums.output_squares / sums.count - (sums.output_sum / sums.count).square()).clamp(min=0.0)
     bias = getattr(layer, "bias", None)
     if isinstance(bias, Tensor):
         mean, wanted_mean = mean + bias, wanted_mean + bias
@@ -369,38 +381,106 @@ def _statistic(value: Tensor | None) -> Tensor:
 # ---- Watching the network --------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Missing:
+    """What a layer should give beyond what it gave before: the error of the branch that its outputs are added to.
+
+    In a residual block the errors of all blocks before it come by the shortcut. The last layer of the other branch sees
+    some of them in its own inputs, and can make up for as much.
+
+    Args:
+        now: values of the other branch, a tensor ``(n, rows, ...)`` a batch.
+        before: the same of the uncompressed network.
+        stretch: ``(rows,)``, from an error behind the layer's batch norm to one before it.
+    """
+
+    now: list[Tensor]
+    before: list[Tensor]
+    stretch: Tensor
+
+    @classmethod
+    def of(
+        cls, now: list[Tensor] | None, before: list[Tensor] | None, norm: _BatchNorm | None, shape: tuple[int, ...]
+    ) -> _Missing | None:
+        """Nothing if there is no such branch, or if its values are not of the shape of the outputs."""
+        if now is None or before is None or now[0].shape != shape:
+            return None
+        stretch = torch.ones(())
+        if norm is not None:
+            slope = torch.rsqrt(_statistic(norm.running_var) + norm.eps)
+            slope = slope * norm.weight if norm.affine else slope
+            # Through a channel that the batch norm all but closes, nothing can be made up for.
+            stretch = slope / (slope.square() + _CLOSED * slope.square().mean()).clamp(min=_TINY)
+        return cls(now, before, stretch)
+
+    def at(self, batch: int, chosen: Tensor | None) -> Tensor:
+        """At places of a batch, ``(places, rows)``."""
+        difference = _outputs_at(self.before[batch], chosen).float() - _outputs_at(self.now[batch], chosen).float()
+        return difference * self.stretch
+
+
 def _gather(
-    layer: nn.Module, weight: Tensor, inputs: Iterable[Tensor], inputs_before: Iterable[Tensor], seed: int
+    layer: nn.Module,
+    weight: Tensor,
+    inputs: Iterable[Tensor],
+    inputs_before: Iterable[Tensor],
+    missing: _Missing | None,
+    seed: int,
 ) -> _Sums:
-    """Sums over inputs of a layer and the outputs, without bias, that it gave before with this weight."""
+    """Sums over inputs of a layer, outputs (without bias) that it gave before with this weight, and those wanted."""
     sums = _Sums()
     for number, (x, x_before) in enumerate(zip(inputs, inputs_before, strict=True)):
-        place = _places(layer, x, seed, number)
-        sums.add(place(x.float()), place(x_before.float()) @ weight.T)
+        chosen = _places(layer, x, seed, number)
+        outputs = _inputs_at(layer, x_before.float(), chosen) @ weight.T
+        wanted = outputs if missing is None else outputs + missing.at(number, chosen)
+        sums.add(_inputs_at(layer, x.float(), chosen), outputs, wanted)
     return sums
 
 
-def _places(layer: nn.Module, x: Tensor, seed: int, batch: int) -> Callable[[Tensor], Tensor]:
-    """What reads the rows of inputs, ``(n, k)``, of which a layer makes outputs at some positions of a batch."""
+def _places(layer: nn.Module, x: Tensor, seed: int, batch: int) -> Tensor | None:
+    """Outputs of a convolution that are looked at in a batch, by their numbers in a plane; nothing for other layers."""
     if not isinstance(layer, nn.Conv2d):
-        return lambda values: values.reshape(-1, values.shape[-1])
+        return None
+    height, width = _output_size(layer, x)
+    words = random_words(seed, batch, _POSITION_STREAM, np.arange(height * width))
+    return torch.from_numpy(words.argsort(kind="stable")[:_POSITIONS].copy()).to(x.device)
+
+
+def _output_shape(layer: nn.Module, x: Tensor) -> tuple[int, ...]:
+    if isinstance(layer, nn.Conv2d):
+        return (len(x), layer.out_channels, *_output_size(layer, x))
+    return (*x.shape[:-1], cast(nn.Linear, layer).out_features)
+
+
+def _output_size(layer: nn.Conv2d, x: Tensor) -> tuple[int, int]:
+    sizes = zip(
+        x.shape[2:], layer.kernel_size, layer.stride, cast(tuple[int, int], layer.padding), layer.dilation, strict=True
+    )
+    height, width = (
+        (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, step in sizes
+    )
+    return height, width
+
+
+def _inputs_at(layer: nn.Module, values: Tensor, chosen: Tensor | None) -> Tensor:
+    """The inputs, ``(n, k)``, of which a layer makes its outputs at these places."""
+    if not isinstance(layer, nn.Conv2d) or chosen is None:
+        return values.reshape(-1, values.shape[-1])
     (kernel_h, kernel_w), (stride_h, stride_w) = layer.kernel_size, layer.stride
     (pad_h, pad_w), (step_h, step_w) = cast(tuple[int, int], layer.padding), layer.dilation
-    height = (x.shape[2] + 2 * pad_h - step_h * (kernel_h - 1) - 1) // stride_h + 1
-    width = (x.shape[3] + 2 * pad_w - step_w * (kernel_w - 1) - 1) // stride_w + 1
-    words = random_words(seed, batch, _POSITION_STREAM, np.arange(height * width))
-    chosen = torch.from_numpy(words.argsort(kind="stable")[:_POSITIONS].copy()).to(x.device)
-    rows = (chosen // width * stride_h)[:, None] + torch.arange(kernel_h, device=x.device) * step_h
-    columns = (chosen % width * stride_w)[:, None] + torch.arange(kernel_w, device=x.device) * step_w
+    _, width = _output_size(layer, values)
+    rows = (chosen // width * stride_h)[:, None] + torch.arange(kernel_h, device=values.device) * step_h
+    columns = (chosen % width * stride_w)[:, None] + torch.arange(kernel_w, device=values.device) * step_w
+    padded = F.pad(values, (pad_w, pad_w, pad_h, pad_h))
+    patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (images, channels, places, kernel_h, kernel_w)
+    return patches.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    def read(values: Tensor) -> Tensor:
-        padded = F.pad(values, (pad_w, pad_w, pad_h, pad_h))
-        patches = padded[
-            :, :, rows[:, :, None], columns[:, None, :]
-        ]  # (images, channels, positions, kernel_h, kernel_w)
-        return patches.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    return read
+def _outputs_at(values: Tensor, chosen: Tensor | None) -> Tensor:
+    """Values behind a layer at these places, ``(n, rows)``."""
+    if chosen is None:
+        return values.reshape(-1, values.shape[-1])
+    return values.flatten(2)[:, :, chosen].transpose(1, 2).flatten(0, 1)
 
 
 def _execution_order(network: nn.Module, names: Iterable[str], images: Tensor) -> list[str]:
