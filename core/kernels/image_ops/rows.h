@@ -157,6 +157,51 @@ inline void split(const Planes& input, const SplitShape& shape, const Planes& ou
     }
 }
 
+// Elements of planes `stride` apart, in turns.
+template <class T>
+inline void merge_row(const T* from, std::size_t stride, std::uint32_t planes, T* to, std::size_t width) {
+    if (planes == 1) {
+        __builtin_memcpy(to, from, width * sizeof(T));
+        return;
+    }
+    std::size_t x = 0;
+    if (planes == 2) {
+        // The usual case, which compilers vectorize.
+        const T* const other = from + stride;
+        for (; x + 2 <= width; x += 2) {
+            to[x] = from[x / 2];
+            to[x + 1] = other[x / 2];
+        }
+    }
+    for (; x < width; ++x) to[x] = from[x % planes * stride + x / planes];
+}
+
+template <class T>
+void merge_planes(const Planes& input, std::uint32_t phase_rows, std::uint32_t phase_columns, const Planes& output,
+                  std::uint32_t first, std::uint32_t last) {
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            for (std::uint32_t y = 0; y < output.height; ++y) {
+                const std::uint32_t plane = (channel * phase_rows + y % phase_rows) * phase_columns;
+                const T* const from =
+                    static_cast<const T*>(input.origin) + row_at(input, plane, image, y / phase_rows);
+                T* const to = static_cast<T*>(output.origin) + row_at(output, channel, image, y);
+                merge_row(from, input.plane_stride, phase_columns, to, output.width);
+            }
+        }
+    }
+    clear_gaps(output, first, last);
+}
+
+inline void merge(const Planes& input, std::uint32_t phase_rows, std::uint32_t phase_columns, const Planes& output,
+                  std::uint32_t first, std::uint32_t last) {
+    if (input.element == Element::kFloat32) {
+        merge_planes<float>(input, phase_rows, phase_columns, output, first, last);
+    } else {
+        merge_planes<std::uint8_t>(input, phase_rows, phase_columns, output, first, last);
+    }
+}
+
 // (N, C, H, W) to (N, C H W), by channels of the input.
 inline void flatten(const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
                     std::uint32_t last) {
