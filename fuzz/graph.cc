@@ -49,11 +49,16 @@ Tensor scaled(Tensor made) {
 
 const std::vector<Tensor>& tensors() {
     static const std::vector<Tensor> kTensors = {
-        tensor(Tensor::Kind::kSigns, {4, 3, 3, 3}), tensor(Tensor::Kind::kSigns, {4, 4, 1, 1}),
-        tensor(Tensor::Kind::kSigns, {4, 1, 5, 2}), tensor(Tensor::Kind::kInt8, {8, 4, 3, 3}),
-        tensor(Tensor::Kind::kFloat, {4, 2, 1, 7}), tensor(Tensor::Kind::kFloat, {4}),
-        tensor(Tensor::Kind::kSigns, {5, 4}),       tensor(Tensor::Kind::kFloat, {3, 16}),
-        tensor(Tensor::Kind::kFloat, {8}),          tensor(Tensor::Kind::kSigns, {2, 300, 1, 1}),
+        tensor(Tensor::Kind::kSigns, {4, 3, 3, 3}),
+        tensor(Tensor::Kind::kSigns, {4, 4, 1, 1}),
+        tensor(Tensor::Kind::kSigns, {4, 1, 5, 2}),
+        tensor(Tensor::Kind::kInt8, {8, 4, 3, 3}),
+        tensor(Tensor::Kind::kFloat, {4, 2, 1, 7}),
+        tensor(Tensor::Kind::kFloat, {4}),
+        tensor(Tensor::Kind::kSigns, {5, 4}),
+        tensor(Tensor::Kind::kFloat, {3, 16}),
+        tensor(Tensor::Kind::kFloat, {8}),
+        tensor(Tensor::Kind::kSigns, {2, 300, 1, 1}),
         scaled(tensor(Tensor::Kind::kSigns, {4, 3, 2, 2})),
     };
     return kTensors;

@@ -166,12 +166,12 @@ class Inference {
             const std::uint64_t whole = (pixels - 1) * stride + kernel;
             return whole > pads ? whole - pads : 0;
         };
-        const std::uint64_t height = size(x.height, a[ConvTransposeAttribute::kStrideHeight], weights->shape[2],
-                                          std::uint64_t{a[ConvTransposeAttribute::kPadTop]} +
-                                              a[ConvTransposeAttribute::kPadBottom]);
-        const std::uint64_t width = size(x.width, a[ConvTransposeAttribute::kStrideWidth], weights->shape[3],
-                                         std::uint64_t{a[ConvTransposeAttribute::kPadLeft]} +
-                                             a[ConvTransposeAttribute::kPadRight]);
+        const std::uint64_t height =
+            size(x.height, a[ConvTransposeAttribute::kStrideHeight], weights->shape[2],
+                 std::uint64_t{a[ConvTransposeAttribute::kPadTop]} + a[ConvTransposeAttribute::kPadBottom]);
+        const std::uint64_t width =
+            size(x.width, a[ConvTransposeAttribute::kStrideWidth], weights->shape[3],
+                 std::uint64_t{a[ConvTransposeAttribute::kPadLeft]} + a[ConvTransposeAttribute::kPadRight]);
         if (height > kMaxValueElements || width > kMaxValueElements) return refuse("the stride is too large");
         return {weights->shape[1], static_cast<std::uint32_t>(height), static_cast<std::uint32_t>(width), false};
     }

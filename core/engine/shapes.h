@@ -36,8 +36,8 @@ std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& in
 
 inline constexpr std::uint32_t kNothing = 0xffffffff;
 
-// A node, or a convolution (transposed ones and linear layers too) with what follows it: affine, the addition of a value of the same shape,
-// and an activation, each only if its input has no other use.
+// A node, or a convolution (transposed ones and linear layers too) with what follows it: affine, the addition of a
+// value of the same shape, and an activation, each only if its input has no other use.
 struct Group {
     std::uint32_t node = kNothing;
     std::uint32_t affine = kNothing;    // node

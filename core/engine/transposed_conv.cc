@@ -159,8 +159,7 @@ Status make_int8(const Weights& stored, const Transposition& transposition, Tran
 }  // namespace
 
 std::unique_ptr<TransposedConv> make_transposed_conv(const GraphNode& node, const Weights& weights, const Shape& output,
-                                                     bool is_integer, std::uint64_t max_bytes,
-                                                     std::string& problem) {
+                                                     bool is_integer, std::uint64_t max_bytes, std::string& problem) {
     const auto& a = node.attributes;
     const Axis rows(a[ConvTransposeAttribute::kStrideHeight], weights.shape[2], a[ConvTransposeAttribute::kPadTop],
                     output.height);

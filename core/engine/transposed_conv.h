@@ -1,7 +1,7 @@
 // A transposed convolution as an ordinary one.
 //
-// Of stride s, row r of its output takes rows of the input that are r / s plus or minus a few, by weights that depend on
-// r modulo s. So the output is split into phases, as the input of a strided convolution is: phase p holds the rows
+// Of stride s, row r of its output takes rows of the input that are r / s plus or minus a few, by weights that depend
+// on r modulo s. So the output is split into phases, as the input of a strided convolution is: phase p holds the rows
 // p, p + s, p + 2 s, ..., and is an ordinary convolution of stride 1 of the input. The phases of a channel are filters
 // that follow each other; those of all channels are computed at once, and then merged.
 #pragma once
@@ -30,10 +30,9 @@ struct TransposedConv {
     std::uint32_t phases() const { return phase_rows * phase_columns; }
 };
 
-// Nothing, and a problem, if the phases have too many weights, or more than `max_bytes` of them. With `is_integer` the weights are whole numbers of 8 bits
-// and a scale for each channel of the output, else signs or real numbers.
+// Nothing, and a problem, if the phases have too many weights, or more than `max_bytes` of them. With `is_integer` the
+// weights are whole numbers of 8 bits and a scale for each channel of the output, else signs or real numbers.
 std::unique_ptr<TransposedConv> make_transposed_conv(const GraphNode& node, const Weights& weights, const Shape& output,
-                                                     bool is_integer, std::uint64_t max_bytes,
-                                                     std::string& problem);
+                                                     bool is_integer, std::uint64_t max_bytes, std::string& problem);
 
 }  // namespace sterna

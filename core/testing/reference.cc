@@ -282,8 +282,8 @@ class Computation {
         const Grid& grid = grids_[node.inputs[0]];
         const auto& a = node.attributes;
         const std::uint32_t channels = weight.shape[1], rows = weight.shape[2], columns = weight.shape[3];
-        Value y = like(x, channels, (x.height - 1) * a[0] + rows - a[2] - a[4],
-                       (x.width - 1) * a[1] + columns - a[3] - a[5]);
+        Value y =
+            like(x, channels, (x.height - 1) * a[0] + rows - a[2] - a[4], (x.width - 1) * a[1] + columns - a[3] - a[5]);
         const auto real = [&](std::uint32_t c, std::uint32_t o, std::uint32_t k, std::uint32_t l) {
             const std::size_t place = ((std::size_t{c} * channels + o) * rows + k) * columns + l;
             if (weight.kind == Tensor::Kind::kFloat) return weight.real[place];

@@ -296,6 +296,11 @@ class MeasuredGraph:
                 raise DataError(f"{_describe(self.graph, value)}: {error}") from None
         return {name: arrays[value] for name, value in self.graph.outputs}
 
+    def output_shapes(self, *shapes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """As :meth:`~sterna.session.InferenceSession.output_shapes`."""
+        found = list(self._session.output_shapes(*shapes).values())
+        return {name: found[value] for name, value in self.graph.outputs}
+
     def statistics(self) -> list[ValueStatistics]:
         """Of every value.
 

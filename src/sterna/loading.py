@@ -40,9 +40,9 @@ def load(
     Args:
         path: the file.
         model: a module of the same architecture to fill; nothing means to build it by the name in the file.
-        engine: ``"torch"`` fills the module with weights of ``scale * trits`` in float32. ``"native"`` computes what the
-            file has graphs for with :class:`~sterna.session.InferenceSession`: a whole network, or the backbone and the
-            heads of a detector (see :mod:`sterna.native_modules`), for evaluation on the CPU alone.
+        engine: ``"torch"`` fills the module with weights of ``scale * trits`` in float32. ``"native"`` computes what
+            the file has graphs for with :class:`~sterna.session.InferenceSession`: a whole network, or the backbone and
+            the heads of a detector (see :mod:`sterna.native_modules`), for evaluation on the CPU alone.
         threads: PyTorch: to decode on; nothing means all processors. Native: that compute one run; nothing means one.
         activations: native: as in :class:`~sterna.session.InferenceSession`.
         isa: native: as there.

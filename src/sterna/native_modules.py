@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from sterna.errors import DataError, SternaError
 
 BACKBONE = "backbone"
-REGION_HEADS = ("roi_heads.box", "roi_heads.mask", "roi_heads.keypoint")
+# Regions at a time. Plans are made for a number of them: powers of two up to this one serve any. Linear layers gain
+# from many; convolutions are as fast with few, and need memory for each.
+REGION_HEADS: Mapping[str, int] = {"roi_heads.box": 32, "roi_heads.mask": 8, "roi_heads.keypoint": 8}
 
-# Plans are made for a number of regions: with powers of two up to this one a few serve any number.
-_MOST_REGIONS = 32
 # How the heads of a backbone's graph find what was computed with the levels that they are given.
 _COMPUTED = "_sterna_head_outputs"
 
@@ -36,6 +36,9 @@ class Runner(Protocol):
 
     def run(self, *inputs: npt.ArrayLike) -> npt.NDArray[np.float32] | dict[str, npt.NDArray[np.float32]]:
         """The array of the only output, or arrays by the names of the outputs."""
+
+    def output_shapes(self, *shapes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs by name, for inputs of these shapes."""
 
 
 class NativeModule(nn.Module):
@@ -57,9 +60,7 @@ class NativeModule(nn.Module):
             SternaError: training mode is asked for.
         """
         if mode:
-            raise SternaError(
-                "a network on the native engine cannot be trained: load the file without engine='native'"
-            )
+            raise SternaError("a network on the native engine cannot be trained: load the file without engine='native'")
         super().train(False)
         return self
 
@@ -178,28 +179,28 @@ class NativeRegionHead(NativeModule):
     Args:
         runner: of a graph of :data:`REGION_HEADS`.
         region_shape: of one region, ``(channels, height, width)``.
+        at_once: regions that are computed together at most, a power of two.
     """
 
-    def __init__(self, runner: Runner, region_shape: tuple[int, ...]) -> None:
+    def __init__(self, runner: Runner, region_shape: tuple[int, ...], at_once: int) -> None:
         super().__init__(runner)
         self._region_shape = region_shape
-        self._empty: list[Tensor] | None = None
+        self._at_once = at_once
 
     def forward(self, regions: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What the predictor makes of ``(n, channels, size, size)``; errors as :meth:`compute`."""
-        pieces = [list(self.compute(piece).values()) for piece in _pieces(regions)]
+        pieces = [list(self.compute(piece).values()) for piece in _pieces(regions, self._at_once)]
         outputs = [torch.cat(parts) for parts in zip(*pieces, strict=True)] if pieces else self._of_no_regions()
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _of_no_regions(self) -> list[Tensor]:
-        if self._empty is None:
-            self._empty = [output[:0] for output in self.compute(torch.zeros(1, *self._region_shape)).values()]
-        return self._empty
+        shapes = self._runner.output_shapes((1, *self._region_shape)).values()
+        return [torch.empty(0, *shape[1:]) for shape in shapes]
 
 
-def _pieces(regions: Tensor) -> Iterator[Tensor]:
-    """In order, as many as possible of the largest size, then of ever smaller powers of two."""
-    begin, size = 0, _MOST_REGIONS
+def _pieces(regions: Tensor, largest: int) -> Iterator[Tensor]:
+    """In order, as many as possible of the largest size, then of ever smaller halves of it."""
+    begin, size = 0, largest
     while begin < len(regions):
         while size > len(regions) - begin:
             size //= 2
@@ -236,6 +237,6 @@ def install(detector: nn.Module, runners: Mapping[str, Runner]) -> None:
             sides = getattr(heads, f"{part}_roi_pool").output_size
             shape = (int(parts.backbone.out_channels), *(int(side) for side in sides))
             setattr(heads, f"{part}_head", nn.Identity())
-            setattr(heads, f"{part}_predictor", NativeRegionHead(runner, shape))
+            setattr(heads, f"{part}_predictor", NativeRegionHead(runner, shape, REGION_HEADS[name]))
         else:
             raise DataError(f"the graph {name!r} stands for no part of this {type(detector).__name__}")
