@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import sterna
 from sterna.capturing import capture, capture_detector
+from sterna.config import DataConfig
 from sterna.container import read, save
 from sterna.conversion import convert
 from sterna.detector_calibration import calibrate_detector
@@ -86,6 +87,16 @@ def test_a_detector_finds_what_it_finds_in_pytorch(
     expected = detect(reference, pictures(*sizes))
     assert all(len(found["boxes"]) > 0 for found in expected)
     assert_same_detections(detect(native, pictures(*sizes)), expected)
+
+
+def test_it_finds_the_same_in_real_pictures(data_root: Path, native: nn.Module, reference: nn.Module) -> None:
+    pytest.importorskip("faster_coco_eval", reason="reading COCO's format needs faster-coco-eval")
+    from sterna.data import load_data
+
+    images, _ = load_data(DataConfig(name="coco", path=str(data_root / "nuclei"))).test.__getitems__([0, 1])
+    expected = detect(reference, images)
+    assert all(len(found["boxes"]) > 0 for found in expected)
+    assert_same_detections(detect(native, images), expected)
 
 
 @pytest.mark.slow
