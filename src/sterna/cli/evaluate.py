@@ -87,7 +87,7 @@ def evaluate(
     same_labels = labels == metadata.get("labels", labels)
     chosen = getattr(splits, split.value)
     if against is not None and task.name != CLASSIFICATION:
-        raise ConfigError(f"--against compares classes, this is for {task.name}: evaluate it with either engine")
+        raise ConfigError(f"--against compares classes, this is for {task.name}: evaluate it with both engines in turn")
     with output.progress("load") as progress:
         model: nn.Module = load(
             file, engine=engine.value, activations=activations.value, threads=threads, progress=progress
