@@ -41,13 +41,25 @@ Tensor tensor(Tensor::Kind kind, const std::vector<std::uint32_t>& shape) {
     return made;
 }
 
+// With a scale for each index of its first axis.
+Tensor scaled(Tensor made) {
+    for (std::uint32_t i = 0; i < made.shape[0]; ++i) made.scale.push_back(0.25f * static_cast<float>(i + 1));
+    return made;
+}
+
 const std::vector<Tensor>& tensors() {
     static const std::vector<Tensor> kTensors = {
-        tensor(Tensor::Kind::kSigns, {4, 3, 3, 3}), tensor(Tensor::Kind::kSigns, {4, 4, 1, 1}),
-        tensor(Tensor::Kind::kSigns, {4, 1, 5, 2}), tensor(Tensor::Kind::kInt8, {8, 4, 3, 3}),
-        tensor(Tensor::Kind::kFloat, {4, 2, 1, 7}), tensor(Tensor::Kind::kFloat, {4}),
-        tensor(Tensor::Kind::kSigns, {5, 4}),       tensor(Tensor::Kind::kFloat, {3, 16}),
-        tensor(Tensor::Kind::kFloat, {8}),          tensor(Tensor::Kind::kSigns, {2, 300, 1, 1}),
+        tensor(Tensor::Kind::kSigns, {4, 3, 3, 3}),
+        tensor(Tensor::Kind::kSigns, {4, 4, 1, 1}),
+        tensor(Tensor::Kind::kSigns, {4, 1, 5, 2}),
+        tensor(Tensor::Kind::kInt8, {8, 4, 3, 3}),
+        tensor(Tensor::Kind::kFloat, {4, 2, 1, 7}),
+        tensor(Tensor::Kind::kFloat, {4}),
+        tensor(Tensor::Kind::kSigns, {5, 4}),
+        tensor(Tensor::Kind::kFloat, {3, 16}),
+        tensor(Tensor::Kind::kFloat, {8}),
+        tensor(Tensor::Kind::kSigns, {2, 300, 1, 1}),
+        scaled(tensor(Tensor::Kind::kSigns, {4, 3, 2, 2})),
     };
     return kTensors;
 }
@@ -128,6 +140,9 @@ sterna::Graph graph_of(Source& source) {
         if (node.op == sterna::Operator::kConv2d) {
             for (const std::size_t i : {0u, 1u, 6u, 7u, 8u}) node.attributes[i] = std::max(node.attributes[i] / 2, 1u);
         }
+        if (node.op == sterna::Operator::kConvTranspose2d) {
+            for (const std::size_t i : {0u, 1u}) node.attributes[i] = std::max(node.attributes[i], 1u);
+        }
         graph.nodes.push_back(node);
     }
     const auto values = static_cast<std::uint32_t>(graph.value_count());
@@ -160,6 +175,7 @@ std::uint64_t work(const sterna::Graph& graph, const std::vector<sterna::Shape>&
                 one *= node.attributes[0] + node.attributes[1];
                 break;
             case sterna::Operator::kConv2d:
+            case sterna::Operator::kConvTranspose2d:
                 one *= 10;
                 break;
             default:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +84,57 @@ def test_the_command_measures_the_same(finished: CompressResult, capsys: pytest.
     assert document["equal"] is True
     assert main(["evaluate", str(finished.path)]) == 0
     assert "mask AP" in capsys.readouterr().out
+
+
+class TestNativeEngine:
+    def json(self, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
+        assert main([*map(str, arguments), "--json"]) == 0
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return document
+
+    def test_the_precision_is_that_of_pytorch(
+        self, finished: CompressResult, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        document = self.json(capsys, "evaluate", finished.path, "--engine", "native")
+        assert (document["engine"], document["activations"]) == ("native", "float32")
+        # Detections of nearly equal scores may change places.
+        for key, value in finished.metrics.items():
+            assert document["measured"][key] == pytest.approx(value, abs=0.5)
+
+    def test_a_calibrated_file_is_evaluated_in_8_bits(
+        self, finished: CompressResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "calibrated.sterna"
+        document = self.json(capsys, "calibrate", finished.path, "--out", path, "--images", "2", "--evaluate")
+        assert set(document["validation"]) == {"float32", "int8"}
+        assert "mask_ap" in document["validation"]["int8"]
+        stored = read(path)
+        assert all(len(graph.ranges) == graph.value_count for graph in stored.graphs)
+        assert stored.metadata["calibration"]["images"] == 2
+        document = self.json(capsys, "evaluate", path, "--engine", "native", "--activations", "int8")
+        assert document["measured"]["images"] == 3
+
+    def test_what_cannot_be_done_is_said(self, finished: CompressResult, capsys: pytest.CaptureFixture[str]) -> None:
+        for options, message in [
+            (("--activations", "int8"), "not calibrated for 8-bit activations of graph 'backbone'"),
+            (("--against", "torch"), "--against compares classes, this is for instance-segmentation"),
+        ]:
+            assert main(["evaluate", str(finished.path), "--engine", "native", *options]) == 2
+            assert message in capsys.readouterr().err
+
+    def test_pictures_are_run_natively_where_the_file_allows_it(
+        self, finished: CompressResult, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ("run", finished.path, root / "val", "--threshold", "0.1")
+        native = self.json(capsys, *arguments, "--output", tmp_path / "native")
+        expected = self.json(capsys, *arguments, "--output", tmp_path / "torch", "--engine", "torch")
+        assert (native["engine"], expected["engine"]) == ("native", "torch")
+        assert any(image["predictions"] for image in expected["images"])
+        for found, wanted in zip(native["images"], expected["images"], strict=True):
+            for one, other in zip(found["predictions"], wanted["predictions"], strict=True):
+                assert one["label"] == other["label"]
+                assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+                assert one["box"] == pytest.approx(other["box"], abs=1e-2)
 
 
 def test_a_run_that_was_stopped_ends_in_equal_bytes(root: Path, finished: CompressResult, tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def test_public_names_are_these() -> None:
         "CheckpointError", "ConfigError", "DataError", "FormatError", "InferenceSession", "Int8Tensor",
         "MissingDependencyError", "NotTernaryError", "Recipe", "SternaError", "SternaFile", "TernaryConfig",
         "TernaryModel", "TernaryTensor",
-        "calibrate", "capture", "capture_detector", "compress", "convert", "export_onnx", "inspect",
-        "instruction_sets", "load", "prepare", "save",
+        "calibrate", "calibrate_detector", "capture", "capture_detector", "compress", "convert", "export_onnx",
+        "inspect", "instruction_sets", "load", "prepare", "save",
     }  # fmt: skip
 
 

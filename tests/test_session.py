@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,6 @@ from sterna.ternary_model import Int8Tensor, Tensor, TernaryModel, TernaryTensor
 Array = npt.NDArray[Any]
 # exp has no exact rounding, so that a level may be the next one.
 APPROXIMATE = {"silu", "sigmoid", "softmax"}
-UNSUPPORTED = {"conv_transpose2d"}
-SUPPORTED = [case for case in CASES if case[0] not in UNSUPPORTED]
 
 
 def file_of(graph: Graph, tensors: dict[str, Any]) -> bytes:
@@ -47,17 +46,30 @@ def conv(
     return Node("conv2d", (value,), (weight, bias), attributes)
 
 
+def transposed(
+    weight: str, value: int = 0, *, stride: tuple[int, int] = (1, 1), pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+) -> Node:
+    attributes = dict(zip(("stride_height", "stride_width"), stride, strict=True))
+    attributes |= dict(zip(("pad_top", "pad_left", "pad_bottom", "pad_right"), pads, strict=True))
+    return Node("conv_transpose2d", (value,), (weight, None), attributes)
+
+
 def trits(*shape: int, density: float = 0.3, seed: int = 0, scale: bool = True) -> TernaryTensor:
     random = np.random.default_rng(seed)
     signs = np.where(random.random(shape) < density, random.choice([-1, 1], shape), 0).astype(np.int8)
     return TernaryTensor(signs, random.uniform(0.5, 1.5, shape[0]).astype(np.float16) if scale else None)
 
 
+MISFITS: dict[str, Any] = {
+    "w": trits(8, 8, 3, 3), "up": trits(4, 8, 2, 2), "point": trits(8, 2, 1, 1),
+}  # fmt: skip
+
+
 def as_dict(result: Any) -> dict[str, Array]:
     return result if isinstance(result, dict) else {"y": result}
 
 
-@pytest.mark.parametrize("case", SUPPORTED, ids=[f"{number}-{case[0]}" for number, case in enumerate(SUPPORTED)])
+@pytest.mark.parametrize("case", CASES, ids=[f"{number}-{case[0]}" for number, case in enumerate(CASES)])
 @pytest.mark.parametrize("isa", instruction_sets())
 def test_an_operator_is_the_references(case: Any, isa: str) -> None:
     operator, attributes, parameters, shapes, _ = case
@@ -71,7 +83,7 @@ def test_an_operator_is_the_references(case: Any, isa: str) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", SUPPORTED, ids=[f"{number}-{case[0]}" for number, case in enumerate(SUPPORTED)])
+@pytest.mark.parametrize("case", CASES, ids=[f"{number}-{case[0]}" for number, case in enumerate(CASES)])
 @pytest.mark.parametrize("isa", instruction_sets())
 def test_an_operator_has_the_references_levels(case: Any, isa: str) -> None:
     operator, attributes, parameters, shapes, _ = case
@@ -143,7 +155,10 @@ def networks(draw: st.DrawFn) -> tuple[Graph, dict[str, Tensor], list[Array]]:
 def test_convolutions_of_any_shape_are_the_references_on_every_instruction_set(
     network: tuple[Graph, dict[str, Tensor], list[Array]],
 ) -> None:
-    graph, tensors, arrays = network
+    assert_is_the_references(*network)
+
+
+def assert_is_the_references(graph: Graph, tensors: dict[str, Tensor], arrays: list[Array]) -> None:
     model = TernaryModel(tensors)
     expected = run_graph_int8(graph, model, {"x0": arrays[0]})["y"]
     real = run_graph(graph, model, {"x0": arrays[0]}, dtype=np.float64)["y"]
@@ -153,6 +168,63 @@ def test_convolutions_of_any_shape_are_the_references_on_every_instruction_set(
         np.testing.assert_array_equal(session.run(*arrays), expected)
         actual = InferenceSession(data, isa=isa).run(*arrays)
         np.testing.assert_allclose(actual, real, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(real).max())))
+
+
+@st.composite
+def transposed_networks(draw: st.DrawFn) -> tuple[Graph, dict[str, Tensor], list[Array]]:
+    """A transposed convolution with what may follow it, between a convolution and another one."""
+    channels, filters = draw(st.integers(1, 7)), draw(st.integers(1, 6))
+    kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
+    stride = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
+    size = (draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    before, after = [], []
+    for axis in (0, 1):
+        # Pads beyond the kernel leave pixels of the input out.
+        whole = (size[axis] - 1) * stride[axis] + kernel[axis]
+        before.append(draw(st.integers(0, whole - 1)))
+        after.append(draw(st.integers(0, whole - 1 - before[axis])))
+    seed = draw(st.integers(0, 2**32 - 1))
+    random = np.random.default_rng(seed)
+    shape = (channels, filters, *kernel)
+    weight: Tensor = random.standard_normal(shape).astype(np.float32)
+    kind = draw(st.sampled_from(["trits", "trits", "int8", "float"]))
+    if kind == "trits":
+        # The scale is one of the channels of the input.
+        weight = trits(
+            *shape, density=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])), seed=seed, scale=draw(st.booleans())
+        )
+    elif kind == "int8":
+        scale = random.uniform(0.005, 0.01, channels).astype(np.float32)
+        weight = Int8Tensor(random.integers(-127, 128, shape).astype(np.int8), scale)
+    tensors: dict[str, Tensor] = {"first": trits(channels, channels, 1, 1, seed=seed), "w": weight}
+    nodes = [conv("first"), transposed("w", 1, stride=stride, pads=(before[0], before[1], after[0], after[1]))]
+    if draw(st.booleans()):
+        tensors |= {
+            "s": random.standard_normal(filters).astype(np.float32),
+            "t": random.standard_normal(filters).astype(np.float32),
+        }
+        nodes.append(Node("affine", (len(nodes),), ("s", "t")))
+    if draw(st.booleans()):
+        # A second one takes in the sum of both, unless the first one does.
+        tensors["u"] = trits(*shape, seed=seed + 1)
+        nodes += [dataclasses.replace(nodes[1], parameters=("u", None)), Node("add", (len(nodes), len(nodes) + 1))]
+    if draw(st.booleans()):
+        nodes.append(Node(draw(st.sampled_from(["relu", "relu6", "hardswish", "hardsigmoid"])), (len(nodes),)))
+    if draw(st.booleans()):
+        tensors["v"] = trits(3, filters, 1, 1, seed=seed)
+        nodes.append(conv("v", len(nodes)))
+    ranges = [(-2.0, 3.0)] + [(draw(st.sampled_from([0.0, -6.0])), draw(st.floats(0.5, 20.0))) for _ in nodes]
+    graph = Graph("", (GraphInput("x0", (channels, *size)),), tuple(nodes), (("y", len(nodes)),), tuple(ranges))
+    images = draw(st.sampled_from([1, 2, 9]))
+    return graph, tensors, [random.normal(0.0, 2.0, (images, channels, *size)).astype(np.float32)]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(transposed_networks())
+def test_transposed_convolutions_of_any_shape_are_the_references_on_every_instruction_set(
+    network: tuple[Graph, dict[str, Tensor], list[Array]],
+) -> None:
+    assert_is_the_references(*network)
 
 
 @pytest.mark.parametrize("isa", instruction_sets())
@@ -183,6 +255,13 @@ def test_other_sizes_and_batches_run_on_one_session(small_file: bytes) -> None:
     session = InferenceSession(small_file)
     for shape in [(1, 8, 6, 6), (3, 8, 9, 5), (2, 8, 6, 6), (1, 8, 30, 31)]:
         assert session.run(normal(*shape)).shape == (shape[0], 8, (shape[2] - 1) // 2, (shape[3] - 1) // 2)  # type: ignore[union-attr]
+
+
+def test_shapes_of_outputs_are_told_without_a_run(small_file: bytes) -> None:
+    session = InferenceSession(small_file)
+    assert session.output_shapes((3, 8, 9, 5)) == {"y": (3, 8, 4, 2)}
+    with pytest.raises(DataError, match="must have shape"):
+        session.output_shapes((3, 7, 9, 5))
 
 
 def test_images_of_a_batch_do_not_see_each_other(small_file: bytes) -> None:
@@ -270,12 +349,15 @@ def test_a_damaged_file_is_refused(small_file: bytes, tmp_path: Path) -> None:
         (conv("w", groups=2), "takes 16 channels"),
         (Node("affine", (0,), ("w", "w")), "must have 8 floating-point numbers"),
         (Node("linear", (0,), ("w", None)), "another number of axes"),
-        (Node("conv_transpose2d", (0,), ("w", None), {"stride_height": 2, "stride_width": 2, **dict.fromkeys(
-            ("pad_top", "pad_left", "pad_bottom", "pad_right"), 0)}), "does not compute it yet"),
+        (transposed("up"), "takes 4 channels"),
+        (dataclasses.replace(transposed("w"), parameters=("w", "up")), "must have 8 floating-point numbers"),
+        (transposed("w", pads=(4, 0, 4, 0)), "too small"),
+        (transposed("w", stride=(1 << 24, 1 << 24)), "too large"),
+        (transposed("point", stride=(1 << 12, 1 << 12), pads=(10240, 10240, 0, 0)), "too many weights"),
     ],
 )  # fmt: skip
 def test_a_graph_that_does_not_fit_its_tensors_is_refused(node: Node, message: str) -> None:
-    data = file_of(graph_of([node], [(1, 8, 6, 6)]), {"w": trits(8, 8, 3, 3)})
+    data = file_of(graph_of([node], [(1, 8, 6, 6)]), MISFITS)
     with pytest.raises(DataError, match=message):
         InferenceSession(data).run(normal(1, 8, 6, 6))
 

@@ -12,7 +12,7 @@ constexpr float kInt8Largest = 127.0f;
 struct Tap {
     std::int64_t phase = 0, shift = 0;
 };
-Tap tap(std::uint32_t index, std::uint32_t dilation, std::uint32_t pad, std::uint32_t stride) {
+Tap tap(std::uint32_t index, std::uint32_t dilation, std::int32_t pad, std::uint32_t stride) {
     const std::int64_t at = std::int64_t{index} * dilation - pad;
     const std::int64_t phase = ((at % stride) + stride) % stride;
     return {phase, (at - phase) / stride};
@@ -208,10 +208,11 @@ class ConvPlanner {
         std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
             float scale = filter_scale(filter) * step;
-            float shift = request_.bias != nullptr ? request_.bias->real[filter] : 0.0f;
+            const std::uint32_t channel = filter / request_.filters_per_bias;
+            float shift = request_.bias != nullptr ? request_.bias->real[channel] : 0.0f;
             if (request_.affine_scale != nullptr) {
-                scale *= request_.affine_scale->real[filter];
-                shift = shift * request_.affine_scale->real[filter] + request_.affine_shift->real[filter];
+                scale *= request_.affine_scale->real[channel];
+                shift = shift * request_.affine_scale->real[channel] + request_.affine_shift->real[channel];
             }
             step_.conv.scale.push_back(scale);
             std::int32_t total = 0;

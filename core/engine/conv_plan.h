@@ -28,6 +28,7 @@ struct ConvRequest {
     const Weights* bias = nullptr;
     const Weights* affine_scale = nullptr;
     const Weights* affine_shift = nullptr;
+    std::uint32_t filters_per_bias = 1;  // that share a number of the bias and of the affine
     ConvShape shape;
     Shape input, output;
     std::uint32_t images = 1;

@@ -68,6 +68,9 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
         case StepKind::kSplit:
             kernels_->split(input, step.split_shape, output, first, last);
             return;
+        case StepKind::kMerge:
+            kernels_->merge(input, step.phase_rows, step.phase_columns, output, first, last);
+            return;
         case StepKind::kSparse:
         case StepKind::kGather: {
             SparseConv conv;
@@ -250,6 +253,8 @@ std::string Plan::kernel_name(const Step& step) const {
             return "depthwise";
         case StepKind::kSplit:
             return "split phases";
+        case StepKind::kMerge:
+            return "merge phases";
         case StepKind::kLoad:
             return "load";
         case StepKind::kStore:

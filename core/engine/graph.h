@@ -58,6 +58,9 @@ struct ConvAttribute {
         kGroups
     };
 };
+struct ConvTransposeAttribute {
+    enum : std::uint8_t { kStrideHeight, kStrideWidth, kPadTop, kPadLeft, kPadBottom, kPadRight };
+};
 struct PoolAttribute {
     enum : std::uint8_t {
         kKernelHeight,

@@ -6,6 +6,7 @@
 
 #include "core/engine/arena_layout.h"
 #include "core/engine/conv_plan.h"
+#include "core/engine/transposed_conv.h"
 
 namespace sterna {
 namespace {
@@ -87,7 +88,6 @@ class Planner {
 
   private:
     const GraphNode& node(const Group& group) const { return graph_.nodes[group.node]; }
-    static bool is_conv(const GraphNode& node) { return node.op == Operator::kConv2d || node.op == Operator::kLinear; }
 
     std::uint32_t geometry_of(std::uint32_t height, std::uint32_t width) {
         for (std::uint32_t i = 0; i < plan_.geometries_.size(); ++i) {
@@ -104,14 +104,14 @@ class Planner {
     // What all convolutions read beyond rows and images decides how many zeros lie there.
     void make_geometries() {
         for (const Shape& shape : shapes_) geometry_of(shape.height, shape.width);
+        make_transposed();
+        if (!problem_.empty()) return;
         std::vector<ConvReach> direct(plan_.geometries_.size()), split(plan_.geometries_.size());
         for (const Group& group : groups_) {
-            if (!is_conv(node(group))) continue;
-            const Weights& weights = *weights_.get(node(group).tensors[0], problem_);
-            const Shape& output = shapes_[group.value];
-            const ConvReach reach =
-                conv_reach(conv_shape(node(group), weights), shapes_[node(group).inputs[0]], output);
-            (reach.is_direct ? direct : split)[geometry_of(output.height, output.width)].include(reach);
+            if (!is_convolution(node(group).op)) continue;
+            const ConvRequest request = request_of(group);
+            const ConvReach reach = conv_reach(request.shape, request.input, request.output);
+            (reach.is_direct ? direct : split)[geometry_of(request.output.height, request.output.width)].include(reach);
         }
         for (std::size_t i = 0; i < plan_.geometries_.size(); ++i) {
             Geometry& geometry = plan_.geometries_[i];
@@ -131,6 +131,37 @@ class Planner {
             }
             geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + 1, kPlaneElements);
         }
+    }
+
+    void make_transposed() {
+        transposed_.resize(graph_.nodes.size());
+        for (const Group& group : groups_) {
+            if (node(group).op != Operator::kConvTranspose2d) continue;
+            const Weights& weights = *weights_.get(node(group).tensors[0], problem_);
+            transposed_[group.node] = make_transposed_conv(node(group), weights, shapes_[group.value],
+                                                           options_.int8_activations, options_.max_bytes, problem_);
+            if (!problem_.empty()) return;
+            geometry_of(transposed_[group.node]->output.height, transposed_[group.node]->output.width);
+        }
+    }
+
+    // What a group computes first: the convolution of its node or, of a transposed one, that of its phases.
+    ConvRequest request_of(const Group& group) {
+        const GraphNode& node = this->node(group);
+        ConvRequest request;
+        request.input = shapes_[node.inputs[0]];
+        request.images = plan_.images_;
+        if (const TransposedConv* const phases = transposed_[group.node].get()) {
+            request.weights = &phases->weights;
+            request.shape = phases->shape;
+            request.output = phases->output;
+            request.filters_per_bias = phases->phases();
+        } else {
+            request.weights = weights_.get(node.tensors[0], problem_);
+            request.shape = conv_shape(node, *request.weights);
+            request.output = shapes_[group.value];
+        }
+        return request;
     }
 
     bool is_few(const Geometry& geometry) const {
@@ -201,7 +232,7 @@ class Planner {
     void add_group(const Group& group) {
         const GraphNode& node = this->node(group);
         const auto& a = node.attributes;
-        if (is_conv(node)) return add_conv(group);
+        if (is_convolution(node.op)) return add_conv(group);
         Step step;
         step.node = group.node;
         step.input = value_place_[node.inputs[0]];
@@ -335,21 +366,19 @@ class Planner {
 
     void add_conv(const Group& group) {
         const GraphNode& node = this->node(group);
-        const Weights& weights = *weights_.get(node.tensors[0], problem_);
-        ConvRequest request;
-        request.weights = &weights;
-        request.shape = conv_shape(node, weights);
-        request.output = shapes_[group.value];
-        request.input = shapes_[node.inputs[0]];
-        request.images = plan_.images_;
+        const TransposedConv* const phases = transposed_[group.node].get();
+        ConvRequest request = request_of(group);
+        const Weights& weights = *request.weights;
         if (node.tensors[1] != kNoTensor) request.bias = weights_.get(node.tensors[1], problem_);
         if (group.affine != kNothing) {
             request.affine_scale = weights_.get(graph_.nodes[group.affine].tensors[0], problem_);
             request.affine_shift = weights_.get(graph_.nodes[group.affine].tensors[1], problem_);
         }
         std::uint32_t input = value_place_[node.inputs[0]];
+        if (phases != nullptr && !phases->input_scale.empty()) input = scaled_place(input, phases->input_scale);
         const ConvReach reach = conv_reach(request.shape, request.input, request.output);
-        if (!reach.is_direct) input = split_place(node.inputs[0], request, reach);
+        if (!reach.is_direct) input = split_place(input, request, reach);
+        const std::uint32_t output = phases == nullptr ? value_place_[group.value] : phases_place(group, *phases);
         if (!problem_.empty()) return;
         const Place& place = plan_.places_[input];
         request.element = place.element;
@@ -360,7 +389,7 @@ class Planner {
                        " has too many weights a filter for 8-bit activations";
             return;
         }
-        request.geometry = &plan_.geometries_[plan_.places_[value_place_[group.value]].geometry];
+        request.geometry = &plan_.geometries_[plan_.places_[output].geometry];
         request.is_split = !reach.is_direct;
         request.is_few = is_few(*request.geometry);
         request.dense_taps = plan_.kernels_->dense_taps;
@@ -369,22 +398,68 @@ class Planner {
             Step step = make_conv_step(request, prefers_dense);
             step.node = group.node;
             step.input = input;
-            step.output = value_place_[group.value];
-            if (group.residual != kNothing) step.residual = value_place_[group.residual];
-            step.activation = needed_activation(group.activation, plan_.places_[step.output]);
+            step.output = output;
+            if (phases == nullptr || group.residual == kNothing) finish_group(group, step);
             return step;
         };
         plan_.steps_.push_back(make(!options_.is_tuned && options_.prefers_dense));
         Step& step = plan_.steps_.back();
         step.form = std::min(options_.sparse_form, plan_.kernels_->sparse_form_count - 1);
-        if (!options_.is_tuned || step.kind != StepKind::kSparse) return;
-        if (weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width) {
+        if (options_.is_tuned && step.kind == StepKind::kSparse &&
+            weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width) {
             alternatives_.push_back({plan_.steps_.size() - 1, make(true)});
         }
+        if (phases != nullptr) add_merge(group, *phases, output);
     }
 
-    // A value split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
-    std::uint32_t split_place(std::uint32_t value, const ConvRequest& request, const ConvReach& reach) {
+    // What a step that computes a group's value does at its end.
+    void finish_group(const Group& group, Step& step) {
+        if (group.residual != kNothing) step.residual = value_place_[group.residual];
+        step.activation = needed_activation(group.activation, plan_.places_[value_place_[group.value]]);
+    }
+
+    // Planes for the phases of a transposed convolution: of what its value is kept in, or, where something is added to
+    // it, which comes after they are merged, of real numbers.
+    std::uint32_t phases_place(const Group& group, const TransposedConv& phases) {
+        const Place& value = plan_.places_[value_place_[group.value]];
+        const bool is_real = group.residual != kNothing;
+        return add_place(phases.output.channels, geometry_of(phases.output.height, phases.output.width),
+                         is_real ? Element::kFloat32 : value.element, is_real ? Levels() : value.levels);
+    }
+
+    void add_merge(const Group& group, const TransposedConv& phases, std::uint32_t planes) {
+        const std::uint32_t value = value_place_[group.value], channels = plan_.places_[value].channels;
+        std::uint32_t merged = value;
+        if (group.residual != kNothing) {
+            merged = add_place(channels, plan_.places_[value].geometry, Element::kFloat32, Levels());
+        }
+        Step& merge = add_step(StepKind::kMerge, kNothing);
+        merge.input = planes;
+        merge.output = merged;
+        merge.phase_rows = phases.phase_rows;
+        merge.phase_columns = phases.phase_columns;
+        merge.units = channels;
+        if (group.residual == kNothing) return;
+        Step& sum = add_step(StepKind::kMap, group.node);
+        sum.input = merged;
+        sum.output = value;
+        sum.units = channels;
+        finish_group(group, sum);
+    }
+
+    std::uint32_t scaled_place(std::uint32_t source, const std::vector<float>& scale) {
+        const std::uint32_t place = add_place(plan_.places_[source].channels, plan_.places_[source].geometry,
+                                              plan_.places_[source].element, plan_.places_[source].levels);
+        Step& step = add_step(StepKind::kMap, kNothing);
+        step.input = source;
+        step.output = place;
+        step.units = static_cast<std::uint32_t>(scale.size());
+        step.conv.scale = scale;
+        return place;
+    }
+
+    // A place split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
+    std::uint32_t split_place(std::uint32_t unsplit, const ConvRequest& request, const ConvReach& reach) {
         SplitShape shape;
         shape.phases = reach.phases;
         shape.stride_height = request.shape.stride_height;
@@ -394,7 +469,7 @@ class Planner {
         const std::uint32_t geometry = geometry_of(request.output.height, request.output.width);
         for (Split& split : splits_) {
             Step& step = plan_.steps_[split.step];
-            if (split.value != value || step.split_shape.stride_height != shape.stride_height ||
+            if (split.place != unsplit || step.split_shape.stride_height != shape.stride_height ||
                 step.split_shape.stride_width != shape.stride_width ||
                 plan_.places_[step.output].geometry != geometry) {
                 continue;
@@ -406,7 +481,7 @@ class Planner {
             step.split_shape.reach_right = std::max(step.split_shape.reach_right, shape.reach_right);
             return step.output;
         }
-        const Place& source = plan_.places_[value_place_[value]];
+        const Place& source = plan_.places_[unsplit];
         const std::uint64_t phases = std::uint64_t{shape.stride_height} * shape.stride_width;
         if (phases > kMaxPlanesElements / source.channels) {
             refuse_size();
@@ -415,11 +490,11 @@ class Planner {
         const std::uint64_t planes = source.channels * phases;
         const std::uint32_t place = add_place(planes, geometry, source.element, source.levels);
         Step& step = add_step(StepKind::kSplit, kNothing);
-        step.input = value_place_[value];
+        step.input = unsplit;
         step.output = place;
         step.split_shape = shape;
         step.units = static_cast<std::uint32_t>(planes);
-        splits_.push_back({value, plan_.steps_.size() - 1});
+        splits_.push_back({unsplit, plan_.steps_.size() - 1});
         return place;
     }
 
@@ -429,7 +504,7 @@ class Planner {
     }
 
     struct Split {
-        std::uint32_t value;
+        std::uint32_t place;
         std::size_t step;
     };
 
@@ -440,6 +515,7 @@ class Planner {
     std::string& problem_;
     std::vector<Shape> shapes_;
     std::vector<Group> groups_;
+    std::vector<std::unique_ptr<TransposedConv>> transposed_;  // by node, of those that are such
     std::vector<std::uint32_t> value_place_;
     std::vector<Split> splits_;
     std::vector<Alternative> alternatives_;

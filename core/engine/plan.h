@@ -54,6 +54,7 @@ enum class StepKind : std::uint8_t {
     kLoad,
     kStore,
     kSplit,
+    kMerge,
     kSparse,
     kGather,
     kDense,
@@ -102,6 +103,7 @@ struct Step {
     Pool pool = Pool::kMax;
     PoolShape pool_shape;
     SplitShape split_shape;
+    std::uint32_t phase_rows = 1, phase_columns = 1;  // that are merged
     Resize resize = Resize::kNearest;
     std::uint32_t pad_top = 0, pad_left = 0, channels_before = 0;
     bool is_product = false;

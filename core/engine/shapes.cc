@@ -104,7 +104,7 @@ class Inference {
                         x.height + a[PadAttribute::kTop] + a[PadAttribute::kBottom],
                         x.width + a[PadAttribute::kLeft] + a[PadAttribute::kRight], false};
             case Operator::kConvTranspose2d:
-                return refuse("the engine does not compute it yet");
+                return infer_conv_transpose(node, x);
             default:
                 return x;  // activations and softmax
         }
@@ -131,20 +131,49 @@ class Inference {
             return refuse(tensor + " takes " + std::to_string(std::uint64_t{weights->shape[1]} * conv.groups) +
                           " channels, got " + dims(x));
         }
-        if (node.tensors[1] != kNoTensor) {
-            const Weights* const bias = weights_.get(node.tensors[1], problem_);
-            if (bias == nullptr) return {};
-            if (bias->kind != Weights::Kind::kFloat || bias->real.size() != weights->filters) {
-                return refuse("tensor " + weights_.tensor_name(node.tensors[1]) + " must have " +
-                              std::to_string(weights->filters) + " floating-point numbers");
-            }
-        }
+        if (!check_bias(node, weights->filters)) return {};
+        const auto& a = node.attributes;
         return {weights->filters,
-                windows(x.height, conv.kernel_height, conv.stride_height, conv.pad_top, conv.pad_bottom,
-                        conv.dilation_height, false),
-                windows(x.width, conv.kernel_width, conv.stride_width, conv.pad_left, conv.pad_right,
-                        conv.dilation_width, false),
+                windows(x.height, conv.kernel_height, conv.stride_height, a[ConvAttribute::kPadTop],
+                        a[ConvAttribute::kPadBottom], conv.dilation_height, false),
+                windows(x.width, conv.kernel_width, conv.stride_width, a[ConvAttribute::kPadLeft],
+                        a[ConvAttribute::kPadRight], conv.dilation_width, false),
                 x.is_matrix};
+    }
+
+    bool check_bias(const GraphNode& node, std::uint32_t filters) {
+        if (node.tensors[1] == kNoTensor) return true;
+        const Weights* const bias = weights_.get(node.tensors[1], problem_);
+        if (bias == nullptr) return false;
+        if (bias->kind == Weights::Kind::kFloat && bias->real.size() == filters) return true;
+        refuse("tensor " + weights_.tensor_name(node.tensors[1]) + " must have " + std::to_string(filters) +
+               " floating-point numbers");
+        return false;
+    }
+
+    Shape infer_conv_transpose(const GraphNode& node, const Shape& x) {
+        const Weights* const weights = weights_.get(node.tensors[0], problem_);
+        if (weights == nullptr) return {};
+        const std::string tensor = "tensor " + weights_.tensor_name(node.tensors[0]);
+        if (weights->shape.size() != 4) return refuse(tensor + " has another number of axes");
+        if (x.is_matrix) return refuse("takes images, got " + dims(x));
+        if (x.channels != weights->shape[0]) {
+            return refuse(tensor + " takes " + std::to_string(weights->shape[0]) + " channels, got " + dims(x));
+        }
+        if (!check_bias(node, weights->shape[1])) return {};
+        const auto& a = node.attributes;
+        const auto size = [](std::uint64_t pixels, std::uint64_t stride, std::uint64_t kernel, std::uint64_t pads) {
+            const std::uint64_t whole = (pixels - 1) * stride + kernel;
+            return whole > pads ? whole - pads : 0;
+        };
+        const std::uint64_t height =
+            size(x.height, a[ConvTransposeAttribute::kStrideHeight], weights->shape[2],
+                 std::uint64_t{a[ConvTransposeAttribute::kPadTop]} + a[ConvTransposeAttribute::kPadBottom]);
+        const std::uint64_t width =
+            size(x.width, a[ConvTransposeAttribute::kStrideWidth], weights->shape[3],
+                 std::uint64_t{a[ConvTransposeAttribute::kPadLeft]} + a[ConvTransposeAttribute::kPadRight]);
+        if (height > kMaxValueElements || width > kMaxValueElements) return refuse("the stride is too large");
+        return {weights->shape[1], static_cast<std::uint32_t>(height), static_cast<std::uint32_t>(width), false};
     }
 
     Shape infer_pair(const Shape& x, const Shape& y) {
@@ -220,10 +249,9 @@ ConvShape conv_shape(const GraphNode& node, const Weights& weights) {
     shape.kernel_width = weights.shape[3];
     shape.stride_height = a[ConvAttribute::kStrideHeight];
     shape.stride_width = a[ConvAttribute::kStrideWidth];
-    shape.pad_top = a[ConvAttribute::kPadTop];
-    shape.pad_left = a[ConvAttribute::kPadLeft];
-    shape.pad_bottom = a[ConvAttribute::kPadBottom];
-    shape.pad_right = a[ConvAttribute::kPadRight];
+    // No attribute is beyond 2^24.
+    shape.pad_top = static_cast<std::int32_t>(a[ConvAttribute::kPadTop]);
+    shape.pad_left = static_cast<std::int32_t>(a[ConvAttribute::kPadLeft]);
     shape.dilation_height = a[ConvAttribute::kDilationHeight];
     shape.dilation_width = a[ConvAttribute::kDilationWidth];
     shape.groups = a[ConvAttribute::kGroups];
@@ -254,6 +282,10 @@ Activation activation_of(Operator op) {
     }
 }
 
+bool is_convolution(Operator op) {
+    return op == Operator::kConv2d || op == Operator::kLinear || op == Operator::kConvTranspose2d;
+}
+
 std::vector<Group> fuse(const Graph& graph, const std::vector<Shape>& shapes) {
     const auto inputs = static_cast<std::uint32_t>(graph.inputs.size());
     const auto nodes = static_cast<std::uint32_t>(graph.nodes.size());
@@ -279,7 +311,7 @@ std::vector<Group> fuse(const Graph& graph, const std::vector<Shape>& shapes) {
         Group group;
         group.node = i;
         group.value = inputs + i;
-        if (node.op == Operator::kConv2d || node.op == Operator::kLinear) {
+        if (is_convolution(node.op)) {
             std::uint32_t next = user[group.value];
             const auto take = [&] {
                 is_taken[next] = true;

@@ -20,11 +20,11 @@ struct Shape {
     bool operator==(const Shape&) const = default;
 };
 
-// The attributes of a convolution, or of a linear layer as one of a single pixel.
+// The attributes of a convolution, or of a linear layer as one of a single pixel. Pads below 0 leave pixels out.
 struct ConvShape {
     std::uint32_t kernel_height = 1, kernel_width = 1;
     std::uint32_t stride_height = 1, stride_width = 1;
-    std::uint32_t pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
+    std::int32_t pad_top = 0, pad_left = 0;
     std::uint32_t dilation_height = 1, dilation_width = 1;
     std::uint32_t groups = 1;
 };
@@ -36,8 +36,8 @@ std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& in
 
 inline constexpr std::uint32_t kNothing = 0xffffffff;
 
-// A node, or a convolution (or linear layer) with what follows it: affine, the addition of a value of the same shape,
-// and an activation, each only if its input has no other use.
+// A node, or a convolution (transposed ones and linear layers too) with what follows it: affine, the addition of a
+// value of the same shape, and an activation, each only if its input has no other use.
 struct Group {
     std::uint32_t node = kNothing;
     std::uint32_t affine = kNothing;    // node
@@ -45,6 +45,9 @@ struct Group {
     Activation activation = Activation::kNone;
     std::uint32_t value = kNothing;  // that comes out
 };
+
+// Whether what follows a node may be computed with it.
+bool is_convolution(Operator op);
 
 // In an order in which they can be computed.
 std::vector<Group> fuse(const Graph& graph, const std::vector<Shape>& shapes);

@@ -22,6 +22,7 @@ const KernelSet kKernels = {
     &load_images,
     &store_images,
     &split,
+    &merge,
     &flatten,
     &pool,
     &adaptive_pool,

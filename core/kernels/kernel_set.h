@@ -54,6 +54,10 @@ struct KernelSet {
                          std::uint32_t last);
     void (*split)(const Planes& input, const SplitShape&, const Planes& output, std::uint32_t first,
                   std::uint32_t last);
+    // The reverse, of an output split so: element (y, x) of channel c is (y / rows, x / columns) of plane
+    // `c * rows * columns + y % rows * columns + x % columns`. Elements of one type and the same levels.
+    void (*merge)(const Planes& input, std::uint32_t phase_rows, std::uint32_t phase_columns, const Planes& output,
+                  std::uint32_t first, std::uint32_t last);
     // By channels of the input.
     void (*flatten)(const Planes& input, const Planes& output, float* scratch, std::uint32_t first, std::uint32_t last);
     void (*pool)(Pool, const Planes& input, const PoolShape&, const Planes& output, float* scratch, std::uint32_t first,

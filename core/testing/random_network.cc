@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace sterna::testing {
 namespace {
@@ -129,6 +130,26 @@ class Builder {
                    {weight, bias});
     }
 
+    // A transposed convolution with whatever kernel; its output has at least a pixel.
+    std::uint32_t add_transposed(std::uint32_t value, std::uint32_t most_channels) {
+        const Image x = shapes_[value];
+        const std::uint32_t rows = random_.between(1, 5), columns = random_.one_in(4) ? random_.between(1, 5) : rows;
+        const std::uint32_t down = random_.between(1, 4), across = random_.one_in(4) ? random_.between(1, 4) : down;
+        // Now and then more than the kernel, so that pixels of the input count for nothing.
+        const auto pads = [this](std::uint32_t whole, std::uint32_t kernel) {
+            const std::uint32_t most = random_.one_in(4) ? whole - 1 : std::min(whole - 1, kernel);
+            const std::uint32_t before = random_.between(0, most);
+            return std::pair(before, random_.between(0, most - before));
+        };
+        const std::uint32_t height = (x.height - 1) * down + rows, width = (x.width - 1) * across + columns;
+        const auto [top, bottom] = pads(height, rows);
+        const auto [left, right] = pads(width, columns);
+        const Image y = {random_.between(1, most_channels), height - top - bottom, width - left - right, false};
+        const std::uint32_t weight = add_weights({x.channels, y.channels, rows, columns});
+        const std::uint32_t bias = random_.one_in(2) ? add_vector(y.channels) : kNoTensor;
+        return add(Operator::kConvTranspose2d, {value}, y, {down, across, top, left, bottom, right}, {weight, bias});
+    }
+
     // The same convolution again, with other weights.
     std::uint32_t add_twin(std::uint32_t value) {
         const GraphNode node = made_.network.graph.nodes[value - made_.network.graph.inputs.size()];
@@ -140,7 +161,8 @@ class Builder {
     std::uint64_t products(std::uint32_t value) const {
         const GraphNode& node = made_.network.graph.nodes[value - made_.network.graph.inputs.size()];
         const std::uint64_t weights = made_.network.tensors[node.tensors[0]].elements();
-        return weights * images_ * shapes_[value].height * shapes_[value].width;
+        const Image& counted = node.op == Operator::kConvTranspose2d ? shapes_[node.inputs[0]] : shapes_[value];
+        return weights * images_ * counted.height * counted.width;
     }
 
     const Image& shape(std::uint32_t value) const { return shapes_[value]; }
@@ -232,7 +254,7 @@ void add_any(Builder& builder) {
     const std::uint32_t value = random.between(0, builder.last());
     const std::uint32_t other = random.between(0, builder.last());
     const Image x = builder.shape(value), z = builder.shape(other);
-    const std::uint32_t choice = random.between(0, 13);
+    const std::uint32_t choice = random.between(0, 14);
     if (choice <= 1) {
         builder.add(any_activation(random), {value}, x);
     } else if (choice == 2) {
@@ -274,6 +296,8 @@ void add_any(Builder& builder) {
         builder.add(Operator::kPad, {value},
                     {x.channels + pads[4] + pads[5], x.height + pads[0] + pads[2], x.width + pads[1] + pads[3], false},
                     pads);
+    } else if (choice == 12) {
+        if (x.height <= 8 && x.width <= 8) builder.add_transposed(value, 16);
     } else {
         builder.add_convolution(value, 16);
     }
@@ -291,7 +315,9 @@ Case random_convolution(Random& random) {
         // A value before it, so that its input has been computed in its turn.
         if (random.one_in(3)) value = builder.add(any_activation(random), {value}, builder.shape(value));
         const std::uint32_t from = value;
-        const std::uint32_t convolution = value = builder.add_convolution(value, 70);
+        const bool is_transposed = random.one_in(4);
+        const std::uint32_t convolution = value =
+            is_transposed ? builder.add_transposed(value, 20) : builder.add_convolution(value, 70);
         if (builder.products(value) > kMaxProducts) continue;
         const Image y = builder.shape(value);
         if (random.one_in(3)) {
@@ -350,8 +376,9 @@ Case random_graph(Random& random) {
         bool is_small = !builder.graph().nodes.empty();
         const auto inputs = static_cast<std::uint32_t>(builder.graph().inputs.size());
         for (std::uint32_t i = 0; i < builder.graph().nodes.size(); ++i) {
-            const bool is_convolution = builder.graph().nodes[i].op == Operator::kConv2d;
-            is_small = is_small && !(is_convolution && builder.products(inputs + i) > kMaxProducts);
+            const Operator op = builder.graph().nodes[i].op;
+            const bool has_products = op == Operator::kConv2d || op == Operator::kConvTranspose2d;
+            is_small = is_small && !(has_products && builder.products(inputs + i) > kMaxProducts);
         }
         if (is_small) return builder.finish();
     }

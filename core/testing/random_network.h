@@ -31,7 +31,7 @@ struct Case {
     std::vector<Value> inputs;
 };
 
-// One convolution with everything that the engine computes together with it.
+// One convolution, now and then a transposed one, with everything that the engine computes together with it.
 Case random_convolution(Random& random);
 
 // Sums as large as they get: the same sign everywhere and the largest levels.

@@ -133,6 +133,9 @@ class Computation {
             case Operator::kLinear:
                 y = convolution(group);
                 break;
+            case Operator::kConvTranspose2d:
+                y = transposed_convolution(group);
+                break;
             case Operator::kAffine: {
                 const std::vector<float>& scale = network_.tensors[node(group).tensors[0]].real;
                 const std::vector<float>& shift = network_.tensors[node(group).tensors[1]].real;
@@ -220,7 +223,6 @@ class Computation {
         std::vector<double> real(width);
         std::vector<std::int64_t> whole(width);
         for (std::uint32_t o = 0; o < filters; ++o) {
-            // y = sum * scale + shift, in the order of the engine.
             float scale = weight.scale.empty() ? 1.0f : weight.scale[weight.scale.size() == 1 ? 0 : o];
             if (weight.kind == Tensor::Kind::kFloat && grid.is_levels) {
                 float largest = 0.0f;
@@ -239,14 +241,7 @@ class Computation {
                     whole[i] = scale > 0.0f ? std::lrint(weight.real[o * width + i] / scale) : 0;
                 }
             }
-            if (grid.is_levels) scale *= grid.step;
-            float shift = node.tensors[1] == kNoTensor ? 0.0f : network_.tensors[node.tensors[1]].real[o];
-            if (group.affine != kNothing) {
-                const GraphNode& affine = graph_.nodes[group.affine];
-                scale *= network_.tensors[affine.tensors[0]].real[o];
-                shift =
-                    shift * network_.tensors[affine.tensors[0]].real[o] + network_.tensors[affine.tensors[1]].real[o];
-            }
+            const Ending ending = ending_of(group, o, scale);
             const std::uint32_t first = o / (filters / groups) * in_group;
             for (std::uint32_t n = 0; n < y.images; ++n) {
                 for (std::uint32_t i = 0; i < y.height; ++i) {
@@ -271,20 +266,100 @@ class Computation {
                             }
                         }
                         const std::size_t to = y.at(n, o, i, j);
-                        float number = 0.0f;
-                        if (grid.is_levels) {
-                            number = static_cast<float>(static_cast<std::int32_t>(sum)) * scale + shift;
-                        } else {
-                            number = static_cast<float>(real_sum * double{scale} + double{shift});
-                        }
-                        if (group.residual != kNothing) number += values_[group.residual].numbers[to];
-                        if (group.activation != Activation::kNone) number = activated(last_operator(group), number);
-                        y.numbers[to] = number;
+                        y.numbers[to] = ended(group, ending, sum, real_sum, to);
                     }
                 }
             }
         }
         return y;
+    }
+
+    // Each pixel adds the kernel times itself to the output.
+    Value transposed_convolution(const Group& group) {
+        const GraphNode& node = this->node(group);
+        const Value& x = input(group);
+        const Tensor& weight = network_.tensors[node.tensors[0]];
+        const Grid& grid = grids_[node.inputs[0]];
+        const auto& a = node.attributes;
+        const std::uint32_t channels = weight.shape[1], rows = weight.shape[2], columns = weight.shape[3];
+        Value y =
+            like(x, channels, (x.height - 1) * a[0] + rows - a[2] - a[4], (x.width - 1) * a[1] + columns - a[3] - a[5]);
+        const auto real = [&](std::uint32_t c, std::uint32_t o, std::uint32_t k, std::uint32_t l) {
+            const std::size_t place = ((std::size_t{c} * channels + o) * rows + k) * columns + l;
+            if (weight.kind == Tensor::Kind::kFloat) return weight.real[place];
+            const float scale = weight.scale.empty() ? 1.0f : weight.scale[weight.scale.size() == 1 ? 0 : c];
+            return scale * static_cast<float>(weight.whole[place]);
+        };
+        const std::size_t image = std::size_t{y.height} * y.width;
+        for (std::uint32_t o = 0; o < channels; ++o) {
+            float largest = 0.0f;
+            for (std::uint32_t c = 0; c < x.channels; ++c) {
+                for (std::uint32_t k = 0; k < rows; ++k) {
+                    for (std::uint32_t l = 0; l < columns; ++l) {
+                        largest = std::max(largest, std::fabs(real(c, o, k, l)));
+                    }
+                }
+            }
+            const float unit = largest / 127.0f;
+            const Ending ending = ending_of(group, o, grid.is_levels ? unit : 1.0f);
+            for (std::uint32_t n = 0; n < x.images; ++n) {
+                std::vector<std::int64_t> sums(image, 0);
+                std::vector<double> real_sums(image, 0.0);
+                for (std::uint32_t c = 0; c < x.channels; ++c) {
+                    for (std::uint32_t i = 0; i < x.height; ++i) {
+                        for (std::uint32_t j = 0; j < x.width; ++j) {
+                            const float number = x.numbers[x.at(n, c, i, j)];
+                            const std::int64_t level = grid.is_levels ? std::lrint(number * grid.inverse_step) : 0;
+                            for (std::uint32_t k = 0; k < rows; ++k) {
+                                for (std::uint32_t l = 0; l < columns; ++l) {
+                                    const std::int64_t row = std::int64_t{i} * a[0] + k - a[2];
+                                    const std::int64_t column = std::int64_t{j} * a[1] + l - a[3];
+                                    if (row < 0 || row >= y.height || column < 0 || column >= y.width) continue;
+                                    const auto to = static_cast<std::size_t>(row * y.width + column);
+                                    const float one = real(c, o, k, l);
+                                    real_sums[to] += double{one} * double{number};
+                                    sums[to] += unit > 0.0f ? std::lrint(one / unit) * level : 0;
+                                }
+                            }
+                        }
+                    }
+                }
+                for (std::size_t k = 0; k < image; ++k) {
+                    const std::size_t to = y.at(n, o, 0, 0) + k;
+                    y.numbers[to] = ended(group, ending, sums[k], real_sums[k], to);
+                }
+            }
+        }
+        return y;
+    }
+
+    // What becomes of the sums of a filter: y = sum * scale + shift, in the order of the engine.
+    struct Ending {
+        float scale, shift;
+    };
+    Ending ending_of(const Group& group, std::uint32_t filter, float scale) const {
+        const GraphNode& node = this->node(group);
+        const Grid& grid = grids_[node.inputs[0]];
+        if (grid.is_levels) scale *= grid.step;
+        float shift = node.tensors[1] == kNoTensor ? 0.0f : network_.tensors[node.tensors[1]].real[filter];
+        if (group.affine != kNothing) {
+            const GraphNode& affine = graph_.nodes[group.affine];
+            const float gain = network_.tensors[affine.tensors[0]].real[filter];
+            scale *= gain;
+            shift = shift * gain + network_.tensors[affine.tensors[1]].real[filter];
+        }
+        return {scale, shift};
+    }
+    float ended(const Group& group, const Ending& ending, std::int64_t sum, double real_sum, std::size_t to) const {
+        float number = 0.0f;
+        if (grids_[node(group).inputs[0]].is_levels) {
+            number = static_cast<float>(static_cast<std::int32_t>(sum)) * ending.scale + ending.shift;
+        } else {
+            number = static_cast<float>(real_sum * double{ending.scale} + double{ending.shift});
+        }
+        if (group.residual != kNothing) number += values_[group.residual].numbers[to];
+        if (group.activation != Activation::kNone) number = activated(last_operator(group), number);
+        return number;
     }
 
     // Of the node that gives a group its value.

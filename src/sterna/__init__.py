@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sterna.config import Recipe, TernaryConfig
     from sterna.container import SternaFile, save
     from sterna.conversion import convert
+    from sterna.detector_calibration import calibrate_detector
     from sterna.export.onnx import export_onnx
     from sterna.inspection import inspect
     from sterna.loading import load
@@ -40,6 +41,7 @@ _LAZY = {
     "SternaFile": "sterna.container",
     "TernaryConfig": "sterna.config",
     "calibrate": "sterna.calibration",
+    "calibrate_detector": "sterna.detector_calibration",
     "capture": "sterna.capturing",
     "capture_detector": "sterna.capturing",
     "compress": "sterna.train.run",
@@ -68,6 +70,7 @@ __all__ = [
     "TernaryModel",
     "TernaryTensor",
     "calibrate",
+    "calibrate_detector",
     "capture",
     "capture_detector",
     "compress",

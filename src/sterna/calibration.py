@@ -162,7 +162,7 @@ def choose_range(statistics: ValueStatistics, method: Method = "mse", percentile
         DataError: there were no numbers.
         SternaError: another method or percentile.
     """
-    _check(method, percentile)
+    check_method(method, percentile)
     if statistics.count == 0:
         raise DataError("it has no numbers")
     limit = statistics.magnitude
@@ -212,7 +212,7 @@ def calibrate(
             network is not finite.
         SternaError: the file has no such graph, or an argument is not allowed.
     """
-    _check(method, percentile)
+    check_method(method, percentile)
     file = SternaFile(path) if isinstance(path, bytes) else SternaFile.open(Path(path), whole_checksum=True)
     name = "the file" if isinstance(path, bytes) else os.fspath(path)
     given = batches if isinstance(batches, Mapping) else {"": batches}
@@ -253,25 +253,67 @@ def measure_values(
         DataError: there are no batches, they do not fit, all numbers of an input are the same, or a number of the
             network is not finite.
     """
-    values = range(graph.value_count)
-    # What an engine would fuse is computed too: the ranges do not depend on what it fuses. Without tuning, equal
-    # inputs give equal ranges.
-    session = InferenceSession(path, threads=threads, graph=graph.name, values=values, tune=False)
-    statistics = [ValueStatistics() for _ in values]
+    measured = MeasuredGraph(path, graph, threads=threads)
     for batch in batches:
-        found = session.run(*(batch if isinstance(batch, tuple) else (batch,)))
+        measured.run(*(batch if isinstance(batch, tuple) else (batch,)))
+    return measured.statistics()
+
+
+class MeasuredGraph:
+    """A graph that is computed as by a session, and keeps statistics of every value on the way.
+
+    Args:
+        path: of the file that holds the graph; or its bytes.
+        graph: of it.
+        threads: that compute the network.
+
+    Attributes:
+        graph: as given.
+        outputs: names of its outputs.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | bytes, graph: Graph, *, threads: int = 1) -> None:
+        self.graph = graph
+        self.outputs = tuple(name for name, _ in graph.outputs)
+        # What an engine would fuse is computed too: the ranges do not depend on what it fuses. Without tuning, equal
+        # inputs give equal ranges.
+        values = range(graph.value_count)
+        self._session = InferenceSession(path, threads=threads, graph=graph.name, values=values, tune=False)
+        self._statistics = [ValueStatistics() for _ in values]
+
+    def run(self, *inputs: npt.ArrayLike) -> dict[str, npt.NDArray[np.float32]]:
+        """The outputs by name.
+
+        Raises:
+            DataError: as :meth:`~sterna.session.InferenceSession.run`, or a number of the network is not finite.
+        """
+        found = self._session.run(*inputs)
         arrays = list(found.values()) if isinstance(found, dict) else [found]
-        for value, array in zip(values, arrays, strict=True):
+        for value, array in enumerate(arrays):
             try:
-                statistics[value].add(array)
+                self._statistics[value].add(array)
             except DataError as error:
-                raise DataError(f"{_describe(graph, value)}: {error}") from None
-    if statistics[0].count == 0:
-        raise DataError(f"there are no batches to calibrate {f'graph {graph.name!r}' if graph.name else 'it'} with")
-    for graph_input, of_input in zip(graph.inputs, statistics, strict=False):
-        if of_input.least == of_input.greatest:
-            raise DataError(f"all numbers of input {graph_input.name!r} are {of_input.least}: no real inputs")
-    return statistics
+                raise DataError(f"{_describe(self.graph, value)}: {error}") from None
+        return {name: arrays[value] for name, value in self.graph.outputs}
+
+    def output_shapes(self, *shapes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """As :meth:`~sterna.session.InferenceSession.output_shapes`."""
+        found = list(self._session.output_shapes(*shapes).values())
+        return {name: found[value] for name, value in self.graph.outputs}
+
+    def statistics(self) -> list[ValueStatistics]:
+        """Of every value.
+
+        Raises:
+            DataError: nothing was computed, or all numbers of an input are the same.
+        """
+        graph = self.graph
+        if self._statistics[0].count == 0:
+            raise DataError(f"there are no batches to calibrate {f'graph {graph.name!r}' if graph.name else 'it'} with")
+        for graph_input, of_input in zip(graph.inputs, self._statistics, strict=False):
+            if of_input.least == of_input.greatest:
+                raise DataError(f"all numbers of input {graph_input.name!r} are {of_input.least}: no real inputs")
+        return self._statistics
 
 
 def with_ranges(
@@ -303,7 +345,12 @@ def _describe(graph: Graph, value: int) -> str:
     return f"value {value}, the {node.operator}{weights}"
 
 
-def _check(method: str, percentile: float) -> None:
+def check_method(method: str, percentile: float) -> None:
+    """Refuse what :func:`choose_range` does not know.
+
+    Raises:
+        SternaError: another method, or a percentile that is none.
+    """
     if method not in get_args(Method):
         raise SternaError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     if not 0.0 < percentile <= 100.0:

@@ -2,57 +2,145 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sterna.container import read
-from sterna.errors import DataError, MissingDependencyError
+from sterna.container import SternaFile, read
+from sterna.errors import DataError, MissingDependencyError, SternaError
 from sterna.folding import is_batch_norm
 from sterna.models import build_model
 from sterna.ternary_model import Int8Tensor, TernaryModel, TernaryTensor
+
+if TYPE_CHECKING:
+    from sterna.native_modules import Runner
+    from sterna.session import Activations
+
+Engine = Literal["torch", "native"]
 
 
 def load(
     path: str | Path,
     model: nn.Module | None = None,
     *,
+    engine: Engine = "torch",
     threads: int | None = None,
+    activations: Activations = "float32",
+    isa: str | None = None,
+    tune: bool = True,
     progress: Callable[[int, int], None] | bool = False,
 ) -> nn.Module:
-    """Load a ``.sterna`` file into a module in evaluation mode, with weights of ``scale * trits`` in float32.
+    """Load a ``.sterna`` file into a module in evaluation mode.
 
     Args:
         path: the file.
         model: a module of the same architecture to fill; nothing means to build it by the name in the file.
-        threads: to decode on; nothing means all processors.
+        engine: ``"torch"`` fills the module with weights of ``scale * trits`` in float32. ``"native"`` computes what
+            the file has graphs for with :class:`~sterna.session.InferenceSession`: a whole network, or the backbone and
+            the heads of a detector (see :mod:`sterna.native_modules`), for evaluation on the CPU alone.
+        threads: PyTorch: to decode on; nothing means all processors. Native: that compute one run; nothing means one.
+        activations: native: as in :class:`~sterna.session.InferenceSession`.
+        isa: native: as there.
+        tune: native: as there.
         progress: true shows a bar on standard error (with the package ``rich``); a function is called with the elements
-            decoded so far and all elements.
+            (native: graphs) decoded so far and all of them.
 
     Returns:
-        the module; the given one if there was one.
+        the module; the given one if there was one, but for a whole network on the native engine, which needs none.
 
     Raises:
         FormatError: the file is damaged or not a ``.sterna`` file.
-        DataError: the file does not fit the model, or names no model that Sterna can build.
+        DataError: the file does not fit the model, names no model that Sterna can build or, for the native engine, has
+            no graphs, or none that are calibrated for 8-bit activations.
+        SternaError: an argument is not allowed.
     """
+    if engine not in get_args(Engine):
+        raise SternaError(f"engine must be one of {', '.join(map(repr, get_args(Engine)))}, got {engine!r}")
     with _shown(progress) as report:
+        if engine == "native":
+            return _load_native(path, model, threads or 1, activations, isa, tune, report)
+        if activations != "float32" or isa is not None:
+            raise SternaError("activations and isa are for engine='native'")
         stored = read(path, threads=threads, progress=report, with_graphs=False)
-    if model is None:
-        description = stored.metadata.get("model")
-        if not isinstance(description, dict) or not isinstance(description.get("name"), str):
-            raise DataError(f"{path} does not name a model that Sterna can build: give one with load(path, model=...)")
-        arguments = description.get("arguments", {})
-        if not isinstance(arguments, dict):
-            raise DataError(f"{path}: the arguments of the model must be a mapping, got {type(arguments).__name__}")
-        model = build_model(description["name"], arguments)
+    model = model if model is not None else _named_model(path, stored.metadata)
     try:
         return fill(model, stored)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _named_model(path: str | Path, metadata: Mapping[str, Any]) -> nn.Module:
+    description = metadata.get("model")
+    if not isinstance(description, dict) or not isinstance(description.get("name"), str):
+        raise DataError(f"{path} does not name a model that Sterna can build: give one with load(path, model=...)")
+    arguments = description.get("arguments", {})
+    if not isinstance(arguments, dict):
+        raise DataError(f"{path}: the arguments of the model must be a mapping, got {type(arguments).__name__}")
+    return build_model(description["name"], arguments)
+
+
+def _load_native(
+    path: str | Path,
+    model: nn.Module | None,
+    threads: int,
+    activations: Activations,
+    isa: str | None,
+    tune: bool,
+    report: Callable[[int, int], None] | None,
+) -> nn.Module:
+    from sterna.native_modules import NativeNetwork
+    from sterna.session import InferenceSession
+
+    file = SternaFile.open(path, whole_checksum=True)
+    names = [graph.name for graph in file.graphs]
+    if not names:
+        raise DataError(
+            f"{path} holds no graph to run natively: write it anew with one (sterna.capture or sterna.capture_detector "
+            "of the loaded model, sterna.save), or load it with engine='torch'"
+        )
+    for graph in file.graphs:
+        if activations == "int8" and not graph.ranges:
+            named = f" of graph {graph.name!r}" if graph.name else ""
+            raise DataError(f"{path} is not calibrated for 8-bit activations{named}: run  sterna calibrate {path}")
+    sessions = {}
+    for done, name in enumerate([""] if "" in names else names):
+        if report is not None:
+            report(done, len(names))
+        sessions[name] = InferenceSession(
+            path, threads=threads, isa=isa, activations=activations, graph=name, tune=tune
+        )
+    return NativeNetwork(sessions[""]) if "" in sessions else assemble(path, file, sessions, model)
+
+
+def assemble(
+    path: str | Path, file: SternaFile, runners: Mapping[str, Runner], model: nn.Module | None = None
+) -> nn.Module:
+    """A detector whose parts are computed by graphs of its file.
+
+    Args:
+        path: of the file, for messages.
+        file: of it, what no graph covers is decoded.
+        runners: by the names of graphs.
+        model: a module of the same architecture; nothing means to build it by the name in the file.
+
+    Raises:
+        DataError: the file does not fit the model, or names no model that Sterna can build.
+    """
+    from sterna.native_modules import install
+
+    model = (model if model is not None else _named_model(path, file.metadata)).eval()
+    try:
+        whole = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        _refuse_misfits(whole, {name: entry.shape for name, entry in file.entries.items()}, is_whole=False)
+        install(model, runners)
+        # Batch norms that the file holds without statistics are completed by `fill`.
+        rest = {name: file.tensor(name) for name in file.entries if name in model.state_dict()}
+        return fill(model, TernaryModel(rest, file.metadata))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
@@ -104,19 +192,28 @@ def fill(model: nn.Module, stored: TernaryModel) -> nn.Module:
         counter = f"{prefix}num_batches_tracked"
         if counter in target:
             state.setdefault(counter, target[counter])
-    missing, unexpected = sorted(target.keys() - state.keys()), sorted(state.keys() - target.keys())
-    if missing:
+    _refuse_misfits(
+        {name: tuple(value.shape) for name, value in target.items()},
+        {name: tuple(value.shape) for name, value in state.items()},
+    )
+    model.load_state_dict({name: value.to(target[name].dtype) for name, value in state.items()})
+    return model.eval()
+
+
+def _refuse_misfits(
+    target: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]], *, is_whole: bool = True
+) -> None:
+    """Compare the shapes of a model's tensors with those of a file, which has all of them if it ``is_whole``."""
+    missing, unexpected = sorted(target.keys() - stored.keys()), sorted(stored.keys() - target.keys())
+    if missing and is_whole:
         raise DataError(f"the model does not fit the file, which misses {_shortened(missing)}")
     if unexpected:
         raise DataError(f"the model does not fit the file: it has no place for {_shortened(unexpected)}")
-    for name, value in state.items():
-        if value.shape != target[name].shape:
+    for name, shape in stored.items():
+        if shape != target[name]:
             raise DataError(
-                f"the model does not fit the file: {name!r} has shape {tuple(target[name].shape)} in the model, "
-                f"{tuple(value.shape)} in the file"
+                f"the model does not fit the file: {name!r} has shape {target[name]} in the model, {shape} in the file"
             )
-    model.load_state_dict({name: value.to(target[name].dtype) for name, value in state.items()})
-    return model.eval()
 
 
 def _as_tensor(value: Any) -> Tensor:

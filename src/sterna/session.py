@@ -133,6 +133,15 @@ class InferenceSession:
             for (node, kernel, operations), time in zip(steps, seconds, strict=True)
         ]
 
+    def output_shapes(self, *shapes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs by name, for inputs of these shapes.
+
+        Raises:
+            DataError: the network does not take them.
+        """
+        found = self._call(self._engine.output_shapes, list(shapes))
+        return {name: tuple(shape) for name, shape in zip(self.outputs, found, strict=True)}
+
     def arena_bytes(self, *inputs: npt.ArrayLike) -> int:
         """Memory for activations that one run with such inputs takes."""
         return int(self._call(self._engine.arena_bytes, [array.shape for array in self._arrays(inputs)]))

@@ -149,11 +149,14 @@ def test_impossible_options_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_detector_is_refused(captured_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_detector_whose_graphs_are_no_detectors_is_refused(
+    captured_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("faster_coco_eval", reason="the metric of COCO needs faster-coco-eval")
     model = read(captured_file)
     path = tmp_path / "detector.sterna"
     save(replace(model, metadata={**model.metadata, "task": "detection"}), path)
-    assert "only classifiers can be calibrated with a data set, got detection" in refusal(capsys, path)
+    assert "the graphs are of a detector of torchvision" in refusal(capsys, path)
 
 
 def test_a_damaged_file_ends_with_2(captured_file: Path, tmp_path: Path) -> None:

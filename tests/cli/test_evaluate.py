@@ -174,11 +174,3 @@ class TestNativeEngine:
         save(replace(read(finished_run.file), graphs=()), path)
         assert "holds no graph" in refusal(capsys, path, "--engine", "native")
         assert "not calibrated" in refusal(capsys, captured_file, "--engine", "native", "--activations", "int8")
-
-    def test_a_detector_is_refused(self, captured_file: Path, tmp_path: Path) -> None:
-        from sterna.cli.native import load_classifier
-        from sterna.cli.options import Activations
-        from sterna.errors import ConfigError
-
-        with pytest.raises(ConfigError, match="evaluates classifiers only, this is for detection: use torch"):
-            load_classifier(captured_file, "detection", Activations.float32, None)

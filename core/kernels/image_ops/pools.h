@@ -275,8 +275,47 @@ inline Source source(Resize kind, std::uint32_t at, std::uint32_t input, std::ui
     return {low, high, place - static_cast<float>(low)};
 }
 
+// Rows and columns that are repeated or left out.
+template <class T>
+void repeat_pixels(const Planes& input, const Planes& output, std::uint32_t first, std::uint32_t last) {
+    // In registers: stores of bytes may change anything that is in memory.
+    const std::uint32_t input_width = input.width, output_width = output.width;
+    const bool is_doubled = output_width == 2 * input_width;
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            std::uint32_t copied = input.height;  // none yet
+            for (std::uint32_t y = 0; y < output.height; ++y) {
+                T* const to = static_cast<T*>(output.origin) + row_at(output, channel, image, y);
+                const std::uint32_t row = source(Resize::kNearest, y, input.height, output.height).low;
+                if (row == copied) {
+                    __builtin_memcpy(to, to - output.pitch, output_width * sizeof(T));
+                    continue;
+                }
+                copied = row;
+                const T* const from = static_cast<const T*>(input.origin) + row_at(input, channel, image, row);
+                if (is_doubled) {
+                    for (std::uint32_t x = 0; x < input_width; ++x) to[2 * x] = to[2 * x + 1] = from[x];
+                    continue;
+                }
+                for (std::uint32_t x = 0; x < output_width; ++x) {
+                    to[x] = from[source(Resize::kNearest, x, input_width, output_width).low];
+                }
+            }
+        }
+    }
+    clear_gaps(output, first, last);
+}
+
 inline void resize(Resize kind, const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
                    std::uint32_t last) {
+    if (kind == Resize::kNearest && is_same_kind(input, output)) {
+        if (input.element == Element::kFloat32) {
+            repeat_pixels<float>(input, output, first, last);
+        } else {
+            repeat_pixels<std::uint8_t>(input, output, first, last);
+        }
+        return;
+    }
     float* const upper = scratch;
     float* const lower = upper + input.width;
     float* const result = lower + input.width;

@@ -157,9 +157,85 @@ inline void split(const Planes& input, const SplitShape& shape, const Planes& ou
     }
 }
 
+// Elements of planes `stride` apart, in turns.
+template <class T>
+inline void merge_row(const T* from, std::size_t stride, std::uint32_t planes, T* to, std::size_t width) {
+    if (planes == 1) {
+        __builtin_memcpy(to, from, width * sizeof(T));
+        return;
+    }
+    std::size_t x = 0;
+    if (planes == 2) {
+        // The usual case, which compilers vectorize.
+        const T* const other = from + stride;
+        for (; x + 2 <= width; x += 2) {
+            to[x] = from[x / 2];
+            to[x + 1] = other[x / 2];
+        }
+    }
+    for (; x < width; ++x) to[x] = from[x % planes * stride + x / planes];
+}
+
+template <class T>
+void merge_planes(const Planes& input, std::uint32_t phase_rows, std::uint32_t phase_columns, const Planes& output,
+                  std::uint32_t first, std::uint32_t last) {
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            for (std::uint32_t y = 0; y < output.height; ++y) {
+                const std::uint32_t plane = (channel * phase_rows + y % phase_rows) * phase_columns;
+                const T* const from = static_cast<const T*>(input.origin) + row_at(input, plane, image, y / phase_rows);
+                T* const to = static_cast<T*>(output.origin) + row_at(output, channel, image, y);
+                merge_row(from, input.plane_stride, phase_columns, to, output.width);
+            }
+        }
+    }
+    clear_gaps(output, first, last);
+}
+
+inline void merge(const Planes& input, std::uint32_t phase_rows, std::uint32_t phase_columns, const Planes& output,
+                  std::uint32_t first, std::uint32_t last) {
+    if (input.element == Element::kFloat32) {
+        merge_planes<float>(input, phase_rows, phase_columns, output, first, last);
+    } else {
+        merge_planes<std::uint8_t>(input, phase_rows, phase_columns, output, first, last);
+    }
+}
+
+// Whether elements mean the same in both: levels that become real numbers and then levels again are what they were.
+inline bool is_same_kind(const Planes& a, const Planes& b) {
+    return a.element == b.element &&
+           (a.element == Element::kFloat32 || (a.levels.step == b.levels.step && a.levels.zero == b.levels.zero));
+}
+
+template <class T>
+void flatten_elements(const Planes& input, const Planes& output, std::uint32_t first, std::uint32_t last) {
+    // In registers: stores of bytes may change anything that is in memory.
+    const std::size_t width = input.width, images = input.images, plane_stride = output.plane_stride;
+    const std::size_t input_stride = input.image_stride, output_stride = output.image_stride;
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        for (std::uint32_t row = 0; row < input.height; ++row) {
+            const T* const from = static_cast<const T*>(input.origin) + row_at(input, channel, 0, row);
+            T* to = static_cast<T*>(output.origin) + (std::size_t{channel} * input.height + row) * width * plane_stride;
+            for (std::size_t x = 0; x < width; ++x, to += plane_stride) {
+                for (std::size_t image = 0; image < images; ++image) {
+                    to[image * output_stride] = from[image * input_stride + x];
+                }
+            }
+        }
+    }
+}
+
 // (N, C, H, W) to (N, C H W), by channels of the input.
 inline void flatten(const Planes& input, const Planes& output, float* scratch, std::uint32_t first,
                     std::uint32_t last) {
+    if (is_same_kind(input, output)) {
+        if (input.element == Element::kFloat32) {
+            flatten_elements<float>(input, output, first, last);
+        } else {
+            flatten_elements<std::uint8_t>(input, output, first, last);
+        }
+        return;
+    }
     for (std::uint32_t channel = first; channel < last; ++channel) {
         for (std::uint32_t image = 0; image < input.images; ++image) {
             for (std::uint32_t row = 0; row < input.height; ++row) {

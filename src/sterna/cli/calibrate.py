@@ -12,15 +12,13 @@ import typer
 
 from sterna.cli import options, output
 from sterna.cli.data_sets import Split, data_config
-from sterna.cli.native import load_classifier, native_batch_size
+from sterna.cli.native import native_batch_size
 from sterna.cli.text import in_bytes
 from sterna.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from sterna.data import BatchDataset, DataSplits
+    from sterna.tasks.task import Task
 
 # The first images of one fixed order.
 _SEED = 0
@@ -66,7 +64,8 @@ def calibrate(
     """Give a .sterna file the ranges that 8-bit activations need.
 
     The network computes training images, without augmentation, and for each
-    of its values a range is chosen. Ranges and what was done go into the file;
+    of its values a range is chosen; the heads of a detector compute what it
+    proposes and finds in them. Ranges and what was done go into the file;
     its weights stay as they are, byte for byte. The test split is not looked
     at, nor is the validation split without --evaluate; where a data set has
     no validation split, that is the test split.
@@ -83,24 +82,41 @@ def calibrate(
     source = SternaFile.open(file, whole_checksum=True)
     from sterna.calibration import calibrate as calibrate_file
     from sterna.data import load_data
+    from sterna.pictures import CLASSIFICATION
     from sterna.tasks.select import task_of_file
 
     options.use_threads(threads)
     task = task_of_file(source.metadata)
-    if task.name != "classification":
-        raise ConfigError(f"{file}: only classifiers can be calibrated with a data set, got {task.name}")
     config = data_config(source.metadata, data, str(file))
     splits = load_data(config)
     count = min(images, len(splits.train))
     with output.progress("calibrate") as progress:
-        batches = _batches(splits.train, count, progress)
-        model = calibrate_file(file, batches, method=method.value, percentile=percentile, threads=threads or 1)
+        if task.name == CLASSIFICATION:
+            batches = _batches(splits.train, count, _images_at_once(splits.train), progress)
+            model = calibrate_file(
+                file,
+                (images.numpy() for images, _ in batches),
+                method=method.value,
+                percentile=percentile,
+                threads=threads or 1,
+            )
+        else:
+            from sterna.detector_calibration import calibrate_detector
+
+            batches = _batches(splits.train, count, 1, progress)
+            model = calibrate_detector(
+                file,
+                (images for images, _ in batches),
+                method=method.value,
+                percentile=percentile,
+                threads=threads or 1,
+            )
     done: dict[str, Any] = {"method": method.value, "images": count, "data": config.name}
     if method is Method.percentile:
         done["percentile"] = percentile
     path = target or file
     size = write_whole(path, with_description(source, {**source.metadata, "calibration": done}, model.graphs))
-    accuracies = _accuracies(path, splits, config.workers, threads) if evaluate else {}
+    accuracies = _accuracies(path, task, splits, config.workers, threads) if evaluate else {}
     if as_json:
         document = {"file": path, "file_bytes": size, "before_bytes": source.data.size, "calibration": done}
         output.print_json(document | ({"validation": accuracies} if evaluate else {}))
@@ -114,35 +130,39 @@ def calibrate(
     if evaluate:
         split = Split.test if splits.validation is splits.test else Split.validation
         before, after = accuracies["float32"], accuracies["int8"]
+        metric, label = task.metric, task.metric_label
         rows += [
-            ("float32", f"top-1 {before['top1']:.2f} % of {before['images']:,} {split.value} images"),
-            ("int8", f"top-1 {after['top1']:.2f} %, {after['top1'] - before['top1']:+.2f} points"),
+            ("float32", f"{label} {before[metric]:.2f} % of {before['images']:,} {split.value} images"),
+            ("int8", f"{label} {after[metric]:.2f} %, {after[metric] - before[metric]:+.2f} points"),
         ]
     output.stdout().print(output.pairs(rows))
 
 
-def _batches(
-    dataset: BatchDataset[Any], count: int, progress: Callable[[int, int], None]
-) -> Iterator[npt.NDArray[np.float32]]:
-    """The first images of one fixed order, a few at a time."""
+def _images_at_once(dataset: BatchDataset[Any]) -> int:
+    values: int = math.prod(dataset[0][0].shape)
+    return min(32, max(1, _BATCH_VALUES // values))
+
+
+def _batches(dataset: BatchDataset[Any], count: int, size: int, progress: Callable[[int, int], None]) -> Iterator[Any]:
+    """The first images of one fixed order with what the data set says of them, ``size`` at a time."""
     from sterna.data.dataset import SHUFFLE_STREAM
     from sterna.data.randomness import random_order
 
     order = random_order(len(dataset), _SEED, 0, SHUFFLE_STREAM)[:count].tolist()
-    size = min(32, max(1, _BATCH_VALUES // math.prod(dataset[0][0].shape)))
     for first in range(0, count, size):
         rows = order[first : first + size]
-        yield dataset.__getitems__(rows)[0].numpy()
+        yield dataset.__getitems__(rows)
         progress(first + len(rows), count)
 
 
-def _accuracies(path: Path, splits: DataSplits, workers: int, threads: int | None) -> Mapping[str, dict[str, float]]:
-    from sterna.tasks.classification import Classification
+def _accuracies(
+    path: Path, task: Task[Any], splits: DataSplits, workers: int, threads: int | None
+) -> Mapping[str, dict[str, float]]:
+    from sterna.loading import load
 
-    task = Classification()
     found = {}
     for activations in options.Activations:
-        network = load_classifier(path, task.name, activations, threads)
+        network = load(path, engine="native", activations=activations.value, threads=threads)
         with output.progress(activations.value) as progress:
             found[activations.value] = task.evaluate(
                 network,

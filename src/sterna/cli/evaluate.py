@@ -10,7 +10,7 @@ import typer
 
 from sterna.cli import options, output
 from sterna.cli.data_sets import Split, data_config
-from sterna.cli.native import load_classifier, native_batch_size
+from sterna.cli.native import native_batch_size
 from sterna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,11 +40,16 @@ def evaluate(
         Split.test
     ),
     engine: Annotated[
-        Engine, typer.Option(help="torch: the network as a PyTorch module. native: Sterna's own engine.")
+        Engine,
+        typer.Option(
+            help="torch: the network as a PyTorch module. native: Sterna's own engine; of detectors it computes the "
+            "backbone and the heads, and PyTorch what lies between them."
+        ),
     ] = Engine.torch,
     activations: options.ActivationType = options.Activations.float32,
     against: Annotated[
-        Reference | None, typer.Option(help="native: also count the images that PyTorch classifies differently.")
+        Reference | None,
+        typer.Option(help="native, classifiers: also count the images that PyTorch classifies differently."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images in one forward pass.")] = None,
     threads: options.Threads = None,
@@ -70,6 +75,7 @@ def evaluate(
     metadata = SternaFile.open(file, whole_checksum=True).metadata
     from sterna.data import load_data
     from sterna.loading import load
+    from sterna.pictures import CLASSIFICATION
     from sterna.tasks.native import Compared, Stopwatch
     from sterna.tasks.select import task_of_file
 
@@ -80,13 +86,14 @@ def evaluate(
     labels = list(splits.labels)
     same_labels = labels == metadata.get("labels", labels)
     chosen = getattr(splits, split.value)
-    model: nn.Module
+    if against is not None and task.name != CLASSIFICATION:
+        raise ConfigError(f"--against compares classes, this is for {task.name}: evaluate it with both engines in turn")
+    with output.progress("load") as progress:
+        model: nn.Module = load(
+            file, engine=engine.value, activations=activations.value, threads=threads, progress=progress
+        )
     if engine is Engine.native:
-        model = load_classifier(file, task.name, activations, threads)
         batch_size = batch_size or native_batch_size(splits.preprocessing)
-    else:
-        with output.progress("load") as progress:
-            model = load(file, progress=progress)
     stopwatch = Stopwatch(model)
     compared = None
     if against is not None:

@@ -56,8 +56,9 @@ def run(
     engine: Annotated[
         Engine,
         typer.Option(
-            help="native: Sterna's own engine, for classifiers with a graph; needs no PyTorch. torch: any file. "
-            "auto: native where the file allows it."
+            help="native: Sterna's own engine, for files with graphs; classifiers then need no PyTorch, detectors "
+            "still do, for what lies between backbone and heads. torch: any file. auto: native where the file "
+            "allows it."
         ),
     ] = Engine.auto,
     activations: options.ActivationType = options.Activations.float32,
@@ -96,15 +97,13 @@ def run(
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     if engine is Engine.auto:
-        has_graph = any(graph.name == "" for graph in stored.graphs)
-        engine = Engine.native if is_classifier and has_graph else Engine.torch
-    if engine is Engine.native and not is_classifier:
-        raise ConfigError(f"{file}: the native engine runs classifiers only, this is for {task}: use --engine torch")
+        has_graph = any(graph.name == "" for graph in stored.graphs) if is_classifier else bool(stored.graphs)
+        engine = Engine.native if has_graph else Engine.torch
     if engine is Engine.torch and activations is not options.Activations.float32:
         raise ConfigError(f"--activations {activations.value} is for the native engine, which does not run {file}")
     drawings = {} if is_classifier else _plan_drawings(paths, folder, force=force)
     predict: _Predictor
-    if engine is Engine.native:
+    if engine is Engine.native and is_classifier:
         assert preprocessing is not None
         predict = _native_classifier(file, preprocessing, labels, top, activations, threads)
     else:
@@ -113,7 +112,15 @@ def run(
 
         options.use_threads(threads)
         with output.progress("load") as progress:
-            model = load(file, progress=progress)
+            # A few pictures are done sooner than kernels have been compared.
+            model = load(
+                file,
+                engine="native" if engine is Engine.native else "torch",
+                activations=activations.value,
+                threads=threads,
+                tune=False,
+                progress=progress,
+            )
 
         def classify(path: Path, image: Image) -> list[_Prediction]:
             del path

@@ -168,7 +168,8 @@ class Detection(Task[DetectionBatch]):
             raise DataError("the data set to evaluate on is empty")
         rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator is not None else (0, 1)
         network = accelerator.unwrap_model(model) if accelerator is not None else model
-        device = next(network.parameters()).device
+        # On the native engine there may be no parameters.
+        device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
         ground_truth = dataset.ground_truth()
         categories = len(ground_truth["categories"])
         metrics = CocoMetrics(ground_truth, max_dets=self._max_dets)
