@@ -282,12 +282,12 @@ class Planner {
         plan_.steps_.push_back(std::move(step));
     }
 
-    // Windows' rows merged, twice (as they are, and split), and two rows.
+    // Windows' rows merged, and two rows.
     static std::size_t pool_scratch(const PoolShape& shape, const Shape& input, const Shape& output) {
         const std::size_t windows =
             std::size_t{output.width} * shape.stride_width + std::size_t{shape.kernel_width} * shape.dilation_width;
-        const std::size_t padded = std::max(windows, std::size_t{shape.pad_left} + input.width) + 2;
-        return 2 * output.height * padded + input.width + 2 * std::size_t{output.width};
+        const std::size_t padded = std::max(windows, std::size_t{shape.pad_left} + input.width);
+        return output.height * padded + input.width + std::size_t{output.width};
     }
 
     static PoolShape pool_shape(const GraphNode& node) {
@@ -412,13 +412,13 @@ class Planner {
             refuse_size();
             return kNothing;
         }
-        const std::uint64_t planes = source.channels * phases;
-        const std::uint32_t place = add_place(planes, geometry, source.element, source.levels);
+        const std::uint32_t source_channels = source.channels;
+        const std::uint32_t place = add_place(source_channels * phases, geometry, source.element, source.levels);
         Step& step = add_step(StepKind::kSplit, kNothing);
         step.input = value_place_[value];
         step.output = place;
         step.split_shape = shape;
-        step.units = static_cast<std::uint32_t>(planes);
+        step.units = source_channels;
         splits_.push_back({value, plan_.steps_.size() - 1});
         return place;
     }

@@ -6,6 +6,7 @@
 #include "core/kernels/image_ops/elementwise.h"
 #include "core/kernels/image_ops/pools.h"
 #include "core/kernels/image_ops/rows.h"
+#include "core/kernels/image_ops/split.h"
 #include "core/kernels/sparse_conv/sparse_conv.h"
 
 namespace sterna::STERNA_ISA {

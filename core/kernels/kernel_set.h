@@ -52,9 +52,9 @@ struct KernelSet {
                         std::uint32_t last);
     void (*store_images)(const Planes& input, float* images, std::size_t channels, std::uint32_t first,
                          std::uint32_t last);
+    // By channels of the input.
     void (*split)(const Planes& input, const SplitShape&, const Planes& output, std::uint32_t first,
                   std::uint32_t last);
-    // By channels of the input.
     void (*flatten)(const Planes& input, const Planes& output, float* scratch, std::uint32_t first, std::uint32_t last);
     void (*pool)(Pool, const Planes& input, const PoolShape&, const Planes& output, float* scratch, std::uint32_t first,
                  std::uint32_t last);

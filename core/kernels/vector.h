@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #if defined(__AVX2__)
@@ -161,6 +162,37 @@ inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
     for (int i = 0; i < 4; ++i) products[i] = pairs[2 * i] * weights[2 * i] + pairs[2 * i + 1] * weights[2 * i + 1];
     return sum + products;
 #endif
+}
+
+// Elements with even and with odd indices of a run; of bytes sixteen, of floats as many as a vector has.
+template <class T>
+inline constexpr std::size_t kHalfBytes = sizeof(T) == 1 ? 16 : kVectorBytes;
+template <class T>
+struct Halves {
+    Vector<T, kHalfBytes<T>> even, odd;
+};
+inline Halves<std::uint8_t> halves(const Vector<std::uint8_t, 16>& a, const Vector<std::uint8_t, 16>& b) {
+    using Pairs = Vector<std::uint16_t, 32>;
+    using Bytes = Vector<std::uint8_t, 16>;
+    Pairs pairs;
+    __builtin_memcpy(&pairs, &a, sizeof(a));
+    __builtin_memcpy(reinterpret_cast<unsigned char*>(&pairs) + sizeof(a), &b, sizeof(b));
+    return {__builtin_convertvector(pairs & 255, Bytes), __builtin_convertvector(pairs >> 8, Bytes)};
+}
+template <std::size_t... I>
+inline Halves<float> halves(const Floats& a, const Floats& b, std::index_sequence<I...>) {
+    return {__builtin_shufflevector(a, b, (2 * I)...), __builtin_shufflevector(a, b, (2 * I + 1)...)};
+}
+inline Halves<float> halves(const Floats& a, const Floats& b) {
+    return halves(a, b, std::make_index_sequence<kFloatLanes>{});
+}
+
+// The first `count` lanes, and `other` in those behind them.
+template <class T, class V, std::size_t... I>
+inline V first_lanes(const V& x, std::size_t count, T other, std::index_sequence<I...>) {
+    using Lane = std::conditional_t<sizeof(T) == 1, std::int8_t, std::int32_t>;
+    const Vector<Lane, sizeof(V)> lanes = {static_cast<Lane>(I)...};
+    return lanes < static_cast<Lane>(count) ? x : V{} + other;
 }
 
 // Writes two interleaved halves in the order of the lanes before.
