@@ -16,6 +16,8 @@ constexpr std::uint32_t kFewImages = 8;
 constexpr std::uint64_t kWeightsPerNonzero = 4;
 // Planes are multiples of this, so that vectors of bytes may write their ends.
 constexpr std::size_t kPlaneElements = kAlignment;
+// Elements that a tap may stand for.
+constexpr std::size_t kTapElements = 4;
 // Elements of the planes of a value: offsets are int32. With it no product of sizes exceeds 64 bits.
 constexpr std::uint64_t kMaxPlanesElements = 0x7fffffff;
 // Rows and columns of an image: sums of a row of bytes fit int32.
@@ -129,7 +131,8 @@ class Planner {
             } else {
                 geometry.plane_stride = round_up(plane, kPlaneElements);
             }
-            geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + 1, kPlaneElements);
+            geometry.margin =
+                round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + kTapElements, kPlaneElements);
         }
     }
 
@@ -190,6 +193,7 @@ class Planner {
         Step& step = add_step(StepKind::kLoad, kNothing);
         step.external = input;
         step.input = step.output = value_place_[input];
+        step.units = plan_.places_[step.output].channels;
     }
 
     void add_store(std::uint32_t output) {
@@ -349,7 +353,13 @@ class Planner {
         }
         std::uint32_t input = value_place_[node.inputs[0]];
         const ConvReach reach = conv_reach(request.shape, request.input, request.output);
-        if (!reach.is_direct) input = split_place(node.inputs[0], request, reach);
+        const std::uint32_t output = value_place_[group.value];
+        request.geometry = &plan_.geometries_[plan_.places_[output].geometry];
+        request.is_few = is_few(*request.geometry);
+        // A depthwise convolution reads each channel once: it splits them by itself.
+        const bool splits_input = !reach.is_direct && !request.is_few && request.shape.groups > 1 &&
+                                  request.shape.groups == request.input.channels;
+        if (!reach.is_direct && !splits_input) input = split_place(node.inputs[0], request, reach);
         if (!problem_.empty()) return;
         const Place& place = plan_.places_[input];
         request.element = place.element;
@@ -360,16 +370,19 @@ class Planner {
                        " has too many weights a filter for 8-bit activations";
             return;
         }
-        request.geometry = &plan_.geometries_[plan_.places_[value_place_[group.value]].geometry];
         request.is_split = !reach.is_direct;
-        request.is_few = is_few(*request.geometry);
         request.dense_taps = plan_.kernels_->dense_taps;
+        request.depthwise_taps = plan_.kernels_->depthwise_taps;
 
         const auto make = [&](bool prefers_dense) {
             Step step = make_conv_step(request, prefers_dense);
             step.node = group.node;
             step.input = input;
-            step.output = value_place_[group.value];
+            step.output = output;
+            if (splits_input) {
+                step.splits_input = true;
+                step.split_shape = split_shape(request, reach);
+            }
             if (group.residual != kNothing) step.residual = value_place_[group.residual];
             step.activation = needed_activation(group.activation, plan_.places_[step.output]);
             return step;
@@ -377,20 +390,39 @@ class Planner {
         plan_.steps_.push_back(make(!options_.is_tuned && options_.prefers_dense));
         Step& step = plan_.steps_.back();
         step.form = std::min(options_.sparse_form, plan_.kernels_->sparse_form_count - 1);
-        if (!options_.is_tuned || step.kind != StepKind::kSparse) return;
-        if (weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width) {
-            alternatives_.push_back({plan_.steps_.size() - 1, make(true)});
+        if (splits_input) need_split_scratch(step, place.element, *request.geometry);
+        if (request.is_few) need_scratch(weights.width + kPackedGroup);
+        if (!options_.is_tuned) return;
+        const bool has_few_zeros =
+            weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width;
+        if (step.kind == StepKind::kGather || (step.kind == StepKind::kSparse && has_few_zeros)) {
+            Step other = make(true);
+            if (step.kind == StepKind::kGather && other.kind != StepKind::kPackedDot) return;
+            alternatives_.push_back({plan_.steps_.size() - 1, std::move(other)});
         }
     }
 
-    // A value split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
-    std::uint32_t split_place(std::uint32_t value, const ConvRequest& request, const ConvReach& reach) {
+    static SplitShape split_shape(const ConvRequest& request, const ConvReach& reach) {
         SplitShape shape;
         shape.phases = reach.phases;
         shape.stride_height = request.shape.stride_height;
         shape.stride_width = request.shape.stride_width;
         shape.reach_bottom = reach.bottom;
         shape.reach_right = reach.right;
+        return shape;
+    }
+
+    // The phases of a channel, with their margins.
+    void need_split_scratch(const Step& step, Element element, const Geometry& geometry) {
+        const std::uint64_t phases = std::uint64_t{step.split_shape.stride_height} * step.split_shape.stride_width;
+        if (phases > kMaxPlanesElements / geometry.plane_stride) return refuse_size();
+        const std::uint64_t elements = phases * geometry.plane_stride + 2 * geometry.margin;
+        need_scratch(static_cast<std::size_t>(elements * size_of(element) / sizeof(float)));
+    }
+
+    // A value split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
+    std::uint32_t split_place(std::uint32_t value, const ConvRequest& request, const ConvReach& reach) {
+        const SplitShape shape = split_shape(request, reach);
         const std::uint32_t geometry = geometry_of(request.output.height, request.output.width);
         for (Split& split : splits_) {
             Step& step = plan_.steps_[split.step];

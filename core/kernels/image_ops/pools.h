@@ -18,6 +18,11 @@ inline T merged(T a, T b) {
     }
 }
 
+template <Pool kKind, class T>
+inline Twice<T> merged(const Twice<T>& a, const Twice<T>& b) {
+    return {merged<kKind>(a.low, b.low), merged<kKind>(a.high, b.high)};
+}
+
 // to[i] = the elements of a window, merged: its rows first, `step` apart, then its columns from `Stride * i` on.
 // Behind them there are zeros in `to`, but not beyond `end`.
 template <Pool kKind, std::size_t Stride, class T>
@@ -38,7 +43,9 @@ inline void merge_windows(const T* from, std::size_t step, std::size_t rows, std
         } else {
             static_assert(Stride == 2);
             const auto merged_halves = [&](std::size_t k) {
-                return halves(merged_rows(at + k), merged_rows(at + k + kLanes));
+                Twice<T> all = load_twice(at + k);
+                for (std::size_t r = 1; r < rows; ++r) all = merged<kKind, T>(all, load_twice(at + k + r * step));
+                return halves(all);
             };
             const Halves<T> two = merged_halves(0);
             total = columns == 1 ? two.even : merged<kKind>(two.even, two.odd);

@@ -53,10 +53,10 @@ inline void for_rows(const Planes& input, const SplitShape& shape, const Planes&
 
 template <class T>
 inline void split_in_two(const T* from, const Phase<T>& even, const Phase<T>& odd, std::size_t at, T zero) {
-    constexpr std::size_t kBytes = kHalfBytes<T>, kLanes = kBytes / sizeof(T);
+    constexpr std::size_t kLanes = kHalfBytes<T> / sizeof(T);
     const std::size_t columns = even.columns > odd.columns ? even.columns : odd.columns;
     for (std::size_t x = 0; x < columns; x += kLanes) {
-        const Halves<T> both = halves(load<T, kBytes>(from + 2 * x), load<T, kBytes>(from + 2 * x + kLanes));
+        const Halves<T> both = halves(load_twice(from + 2 * x));
         if (x < even.columns) store_row_end(even.origin + at + x, both.even, even.columns - x, zero, even.end);
         if (x < odd.columns) store_row_end(odd.origin + at + x, both.odd, odd.columns - x, zero, odd.end);
     }
