@@ -51,22 +51,10 @@ using Floats = Vector<float, kVectorBytes>;
 using Shorts = Vector<std::int16_t, kVectorBytes>;
 using Ints = Vector<std::int32_t, kVectorBytes>;
 inline constexpr std::size_t kFloatLanes = kVectorBytes / sizeof(float);
-inline constexpr std::size_t kShortLanes = kVectorBytes / sizeof(std::int16_t);
 
 // As many elements as a vector of floats has, widened.
 inline Ints load_ints(const std::int32_t* from) {
     return load<std::int32_t, kVectorBytes>(from);
-}
-inline Ints load_ints(const std::int16_t* from) {
-#if defined(__AVX512F__)
-    return (Ints)_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#elif defined(__AVX2__)
-    return (Ints)_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#elif defined(__ARM_NEON)
-    return (Ints)vmovl_s16(vld1_s16(from));
-#else
-    return Ints{from[0], from[1], from[2], from[3]};
-#endif
 }
 inline Ints load_ints(const std::uint8_t* from) {
 #if defined(__AVX512F__)
@@ -125,21 +113,6 @@ inline Interleaved interleave(Shorts a, Shorts b) {
 #else
     return {__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11),
             __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)};
-#endif
-}
-
-// Bytes, widened to int16.
-inline Shorts load_shorts(const std::uint8_t* from) {
-#if defined(__AVX512F__)
-    return (Shorts)_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#elif defined(__AVX2__)
-    return (Shorts)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#elif defined(__ARM_NEON)
-    return (Shorts)vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from)));
-#else
-    Shorts shorts;
-    for (std::size_t i = 0; i < kShortLanes; ++i) shorts[i] = from[i];
-    return shorts;
 #endif
 }
 
