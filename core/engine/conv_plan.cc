@@ -8,13 +8,9 @@ namespace sterna {
 namespace {
 
 constexpr float kInt8Largest = 127.0f;
-// Of a first cache of 32 KiB, what the inputs of a block of channels may take.
-constexpr std::size_t kCacheBytes = 24576;
 constexpr std::size_t kLineBytes = 64;
 // The largest tile of a sparse convolution.
 constexpr std::size_t kTileBytes = 512;
-// Fewest bytes that a block brings a tile of a filter, of floats.
-constexpr std::size_t kBytesPerBlock = 10 * kTileBytes;
 
 // A tap's row or column in the planes that are read: phase, and pixels from the output's.
 struct Tap {
@@ -167,12 +163,12 @@ class ConvPlanner {
         }
         bytes *= channels;
         // Sums of bytes that wait are wider than their inputs.
-        const std::size_t least_terms = kBytesPerBlock * sizeof(std::int32_t) / (element * tile);
+        const std::size_t least_terms = request_.block_bytes * sizeof(std::int32_t) / (element * tile);
         const std::size_t most =
             weights.nonzeros() / (std::size_t{weights.filters} * std::max<std::size_t>(1, least_terms));
-        const std::size_t wanted = (bytes + kCacheBytes - 1) / kCacheBytes;
+        const std::size_t wanted = (bytes + request_.cache_bytes - 1) / request_.cache_bytes;
         step_.conv.blocks = static_cast<std::uint32_t>(std::max<std::size_t>(1, std::min({wanted, most, channels})));
-        step_.conv.run_bytes = kCacheBytes * tile / bytes;
+        step_.conv.run_bytes = request_.cache_bytes * tile / bytes;
     }
 
     static std::uint32_t share(std::uint32_t count, std::uint32_t chunks) { return (count + chunks - 1) / chunks; }

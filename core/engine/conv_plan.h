@@ -36,7 +36,8 @@ struct ConvRequest {
     const Geometry* geometry = nullptr;  // of the output, and of the planes that are read
     bool is_split = false;
     bool is_few = false;
-    std::uint32_t dense_taps = 2;      // that the dense kernel takes together of bytes
+    std::uint32_t dense_taps = 2;                  // that the dense kernel takes together of bytes
+    std::size_t cache_bytes = 0, block_bytes = 0;  // of the options
     std::uint32_t depthwise_taps = 1;  // inputs in a row that a tap of the depthwise kernel stands for, of bytes
 };
 

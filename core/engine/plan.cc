@@ -373,6 +373,8 @@ class Planner {
         request.is_split = !reach.is_direct;
         request.dense_taps = plan_.kernels_->dense_taps;
         request.depthwise_taps = plan_.kernels_->depthwise_taps;
+        request.cache_bytes = options_.cache_bytes;
+        request.block_bytes = options_.block_bytes;
 
         const auto make = [&](bool prefers_dense) {
             Step step = make_conv_step(request, prefers_dense);

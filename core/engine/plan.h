@@ -28,6 +28,10 @@ struct EngineOptions {
     std::uint32_t sparse_form = 0;
     bool prefers_dense = false;  // multiply with signs like with other weights, or pack them
     std::uint64_t max_bytes = kMaxPlanBytes;
+    // Of a first cache of 32 KiB, what the inputs of a block of channels may take.
+    std::size_t cache_bytes = 24576;
+    // Fewest inputs that a block brings a tile of a filter, of floats: ten for the largest tile.
+    std::size_t block_bytes = 5120;
 };
 
 // The planes of one image size.

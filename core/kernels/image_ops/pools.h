@@ -134,8 +134,7 @@ void pool_elements(const Planes& input, const PoolShape& shape, const Planes& ou
                         const std::size_t column = x * Stride + k;  // in the padded row
                         if (column < pad || column - pad >= input.width) continue;
                         T rows_merged = identity;
-                        merge<kKind>(&rows_merged, from + (column - pad), 1);
-                        for (std::size_t r = 1; r < rows.count; ++r) {
+                        for (std::size_t r = 0; r < rows.count; ++r) {
                             merge<kKind>(&rows_merged, from + (column - pad) + r * step, 1);
                         }
                         total = merged<kKind, T>(total, rows_merged);
