@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace sterna {
 namespace {
 
 constexpr float kInt8Largest = 127.0f;
+constexpr std::size_t kLineBytes = 64;
+// The largest tile of a sparse convolution.
+constexpr std::size_t kTileBytes = 512;
 
 // A tap's row or column in the planes that are read: phase, and pixels from the output's.
 struct Tap {
@@ -37,15 +41,25 @@ class ConvPlanner {
         if (is_depthwise && !request_.is_few) {
             step_.kind = StepKind::kDepthwise;
             step_.conv.filters_per_channel = step_.conv.filters_per_group;
-            step_.conv.taps = taps_;
-            if (is_integer && taps_.size() % 2 != 0) step_.conv.taps.push_back(taps_.back());
-            make_rows(step_.conv.taps.size());
+            if (is_integer && request_.depthwise_taps > 1) {
+                make_runs();
+            } else {
+                step_.conv.taps = taps_;
+                if (is_integer && taps_.size() % 2 != 0) step_.conv.taps.push_back(taps_.back());
+                make_rows(step_.conv.taps.size());
+            }
         } else if (is_signs && !prefers_dense) {
             step_.kind = request_.is_few ? StepKind::kGather : StepKind::kSparse;
             make_lists();
         } else if (request_.is_few) {
             step_.kind = StepKind::kDot;
-            make_dot_weights();
+            find_tap_stride();
+            if (is_signs && request_.shape.groups == 1 && step_.conv.tap_stride != 0) {
+                step_.kind = StepKind::kPackedDot;
+                pack_signs();
+            } else {
+                make_rows(taps_.size());
+            }
         } else {
             step_.kind = StepKind::kDense;
             make_blocks();
@@ -84,30 +98,77 @@ class ConvPlanner {
     void make_lists() {
         const Weights& weights = *request_.weights;
         ConvData& data = step_.conv;
-        const bool is_integer = request_.element == Element::kUint8;
-        for (std::uint32_t filter = 0; filter < weights.filters; ++filter) {
-            const auto base = static_cast<std::int32_t>(filter / data.filters_per_group * group_stride_);
-            const std::uint32_t* const places = weights.places.data() + weights.begin[filter];
-            const std::uint32_t added = weights.positive[filter];
-            const std::uint32_t all = weights.begin[filter + 1] - weights.begin[filter];
-            const std::uint32_t subtracted = all - added;
-            std::uint32_t chunks = 1;
-            if (is_integer) chunks = std::max(1u, (std::max(added, subtracted) + kMaxTerms - 1) / kMaxTerms);
-            data.offset_begin.push_back(static_cast<std::uint32_t>(data.offsets.size()));
-            data.chunk_begin.push_back(static_cast<std::uint32_t>(data.chunks.size()));
-            std::uint32_t next_added = 0, next_subtracted = 0;
-            for (std::uint32_t i = 0; i < chunks; ++i) {
-                const std::uint32_t end_added = std::min(added, next_added + share(added, chunks));
-                const std::uint32_t end_subtracted = std::min(subtracted, next_subtracted + share(subtracted, chunks));
-                data.chunks.push_back({end_added - next_added, end_subtracted - next_subtracted});
-                for (; next_added < end_added; ++next_added) data.offsets.push_back(base + taps_[places[next_added]]);
-                for (; next_subtracted < end_subtracted; ++next_subtracted) {
-                    data.offsets.push_back(base + taps_[places[added + next_subtracted]]);
-                }
+        const std::uint32_t filters = weights.filters;
+        choose_blocks();
+        const std::uint32_t channels = request_.input.channels / request_.shape.groups;
+        const std::size_t kernel = taps_.size() / channels;
+        // Of each filter, the next place of either sign.
+        std::vector<std::uint32_t> next_added(filters, 0), next_subtracted(weights.positive);
+        for (std::uint32_t block = 0; block < data.blocks; ++block) {
+            const std::size_t end = std::size_t{channels} * (block + 1) / data.blocks * kernel;
+            for (std::uint32_t filter = 0; filter < filters; ++filter) {
+                const std::uint32_t* const places = weights.places.data() + weights.begin[filter];
+                const auto base = static_cast<std::int32_t>(filter / data.filters_per_group * group_stride_);
+                const auto places_before = [&](std::uint32_t from, std::uint32_t to) {
+                    return static_cast<std::uint32_t>(std::lower_bound(places + from, places + to, end) - places);
+                };
+                const std::uint32_t all = weights.begin[filter + 1] - weights.begin[filter];
+                const std::uint32_t end_added = places_before(next_added[filter], weights.positive[filter]);
+                const std::uint32_t end_subtracted = places_before(next_subtracted[filter], all);
+                add_list(places, base, next_added[filter], end_added, next_subtracted[filter], end_subtracted);
+                next_added[filter] = end_added;
+                next_subtracted[filter] = end_subtracted;
             }
         }
         data.chunk_begin.push_back(static_cast<std::uint32_t>(data.chunks.size()));
         data.offsets.shrink_to_fit();
+    }
+
+    // The places from `added` to `end_added`, and those from `subtracted` to `end_subtracted`.
+    void add_list(const std::uint32_t* places, std::int32_t base, std::uint32_t added, std::uint32_t end_added,
+                  std::uint32_t subtracted, std::uint32_t end_subtracted) {
+        ConvData& data = step_.conv;
+        data.offset_begin.push_back(static_cast<std::uint32_t>(data.offsets.size()));
+        data.chunk_begin.push_back(static_cast<std::uint32_t>(data.chunks.size()));
+        const std::uint32_t most = std::max(end_added - added, end_subtracted - subtracted);
+        std::uint32_t chunks = 1;
+        if (request_.element == Element::kUint8) chunks = std::max(1u, (most + kMaxTerms - 1) / kMaxTerms);
+        const std::uint32_t share_added = share(end_added - added, chunks);
+        const std::uint32_t share_subtracted = share(end_subtracted - subtracted, chunks);
+        for (std::uint32_t i = 0; i < chunks; ++i) {
+            const std::uint32_t stop_added = std::min(end_added, added + share_added);
+            const std::uint32_t stop_subtracted = std::min(end_subtracted, subtracted + share_subtracted);
+            data.chunks.push_back({stop_added - added, stop_subtracted - subtracted});
+            for (; added < stop_added; ++added) data.offsets.push_back(base + taps_[places[added]]);
+            for (; subtracted < stop_subtracted; ++subtracted) data.offsets.push_back(base + taps_[places[subtracted]]);
+        }
+    }
+
+    // Blocks of channels whose inputs, for one tile, stay in the first cache while all filters read them; few enough
+    // that the sums which wait between them cost little. Where all inputs stay there, as long a run as still does.
+    void choose_blocks() {
+        if (request_.is_few) return;
+        const Weights& weights = *request_.weights;
+        const std::size_t channels = request_.input.channels / request_.shape.groups;
+        const std::size_t element = size_of(request_.element);
+        const std::size_t tile = std::min<std::size_t>(kTileBytes, request_.geometry->plane_stride * element);
+        // What is read of a channel for a tile: a stretch for all taps that are near to each other.
+        std::vector<std::int32_t> taps(taps_.begin(),
+                                       taps_.begin() + static_cast<std::ptrdiff_t>(taps_.size() / channels));
+        std::sort(taps.begin(), taps.end());
+        std::size_t bytes = tile + kLineBytes;
+        for (std::size_t i = 1; i < taps.size(); ++i) {
+            const std::size_t apart = static_cast<std::size_t>(taps[i] - taps[i - 1]) * element;
+            bytes += std::min(apart, tile + kLineBytes);
+        }
+        bytes *= channels;
+        // Sums of bytes that wait are wider than their inputs.
+        const std::size_t least_terms = request_.block_bytes * sizeof(std::int32_t) / (element * tile);
+        const std::size_t most =
+            weights.nonzeros() / (std::size_t{weights.filters} * std::max<std::size_t>(1, least_terms));
+        const std::size_t wanted = (bytes + request_.cache_bytes - 1) / request_.cache_bytes;
+        step_.conv.blocks = static_cast<std::uint32_t>(std::max<std::size_t>(1, std::min({wanted, most, channels})));
+        step_.conv.run_bytes = request_.cache_bytes * tile / bytes;
     }
 
     static std::uint32_t share(std::uint32_t count, std::uint32_t chunks) { return (count + chunks - 1) / chunks; }
@@ -150,15 +211,61 @@ class ConvPlanner {
         }
     }
 
-    void make_dot_weights() {
+    // Taps that stand for several inputs in a row; inputs that no weight is for have zeros.
+    void make_runs() {
+        const std::size_t length = request_.depthwise_taps;
+        std::vector<std::size_t> order(taps_.size()), place(taps_.size());
+        std::iota(order.begin(), order.end(), std::size_t{0});
+        std::sort(order.begin(), order.end(), [this](std::size_t a, std::size_t b) { return taps_[a] < taps_[b]; });
+        ConvData& data = step_.conv;
+        std::int32_t last = 0;
+        for (const std::size_t i : order) {
+            const std::int32_t offset = taps_[i];
+            // In narrow images two taps may read the same zero.
+            if (data.taps.empty() || offset == last || offset - data.taps.back() >= static_cast<std::int32_t>(length)) {
+                data.taps.push_back(offset);
+            }
+            place[i] = (data.taps.size() - 1) * length + static_cast<std::size_t>(offset - data.taps.back());
+            last = offset;
+        }
+        const std::size_t width = data.taps.size() * length;
+        data.bytes.assign(width * request_.weights->filters, 0);
+        std::vector<float> row;
+        for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
+            read_filter(filter, true, row);
+            for (std::size_t i = 0; i < row.size(); ++i) {
+                data.bytes[filter * width + place[i]] = static_cast<std::int8_t>(row[i]);
+            }
+        }
+    }
+
+    // Neighbours at equal distances need no list.
+    void find_tap_stride() {
         ConvData& data = step_.conv;
         data.taps = taps_;
-        // Neighbours at equal distances need no list.
         data.tap_stride = taps_.size() > 1 ? static_cast<std::size_t>(std::max(0, taps_[1] - taps_[0])) : 1;
         for (std::size_t i = 0; i < taps_.size(); ++i) {
             if (taps_[i] != static_cast<std::int32_t>(i * data.tap_stride)) data.tap_stride = 0;
         }
-        make_rows(taps_.size());
+    }
+
+    void pack_signs() {
+        const Weights& weights = *request_.weights;
+        const std::size_t groups = (weights.width + kPackedGroup - 1) / kPackedGroup;
+        // All weights are 0: code 1 in all places of a byte.
+        constexpr std::uint8_t kZeros = 0x55;
+        step_.conv.packed.assign(groups * kPackedBytes * weights.filters, kZeros);
+        for (std::uint32_t filter = 0; filter < weights.filters; ++filter) {
+            std::uint8_t* const row = step_.conv.packed.data() + filter * groups * kPackedBytes;
+            for (std::uint32_t i = weights.begin[filter]; i < weights.begin[filter + 1]; ++i) {
+                const std::size_t place = weights.places[i];
+                const std::size_t in_group = place % kPackedGroup;
+                const std::size_t shift = 2 * (in_group / kPackedBytes);
+                const unsigned code = i - weights.begin[filter] < weights.positive[filter] ? 2 : 0;
+                std::uint8_t& byte = row[place / kPackedGroup * kPackedBytes + in_group % kPackedBytes];
+                byte = static_cast<std::uint8_t>((byte & ~(3u << shift)) | code << shift);
+            }
+        }
     }
 
     // Blocks of filters; those that are missing in a group's last block have weights of zero.

@@ -37,10 +37,12 @@ struct ConvRequest {
     const Geometry* geometry = nullptr;  // of the output, and of the planes that are read
     bool is_split = false;
     bool is_few = false;
-    std::uint32_t dense_taps = 2;  // that the dense kernel takes together of bytes
+    std::uint32_t dense_taps = 2;                  // that the dense kernel takes together of bytes
+    std::size_t cache_bytes = 0, block_bytes = 0;  // of the options
+    std::uint32_t depthwise_taps = 1;  // inputs in a row that a tap of the depthwise kernel stands for, of bytes
 };
 
-// Signs become lists, unless `prefers_dense`, which makes them weights like others.
+// Signs become lists, unless `prefers_dense`, which makes them weights like others, or packed ones for a few images.
 Step make_conv_step(const ConvRequest& request, bool prefers_dense);
 
 }  // namespace sterna

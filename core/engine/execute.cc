@@ -1,4 +1,6 @@
 // Runs a plan.
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 
@@ -50,6 +52,32 @@ void Plan::clear_margins(const Step& step, unsigned char* arena) const {
     std::memset(arena + place.offset + place.bytes - margin, place.levels.zero, margin);
 }
 
+// Phases of one channel at a time, which stay in the first cache.
+void Plan::run_split_depthwise(const Step& step, DepthwiseConv conv, const Planes& input, float* scratch,
+                               std::uint32_t first, std::uint32_t last) const {
+    const std::size_t element = size_of(input.element);
+    const std::size_t margin = geometries_[places_[step.output].geometry].margin * element;
+    const std::size_t phases = std::size_t{step.split_shape.stride_height} * step.split_shape.stride_width;
+    unsigned char* const room = reinterpret_cast<unsigned char*>(scratch);
+    Planes split = conv.output;
+    split.origin = room + margin;
+    split.element = input.element;
+    split.levels = input.levels;
+    std::memset(room, input.levels.zero, margin);
+    std::memset(room + margin + phases * split.plane_stride * element, input.levels.zero, margin);
+    conv.input = split.origin;
+    conv.channel_stride = 0;
+    while (first < last) {
+        const std::uint32_t channel = first / conv.filters_per_channel;
+        const std::uint32_t end = std::min(last, (channel + 1) * conv.filters_per_channel);
+        Planes one = input;
+        one.origin = static_cast<unsigned char*>(input.origin) + channel * input.plane_stride * element;
+        kernels_->split(one, step.split_shape, split, 0, 1);
+        kernels_->depthwise_conv(conv, first, end);
+        first = end;
+    }
+}
+
 void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std::uint32_t first,
                     std::uint32_t last) const {
     const Planes input = planes(step.input, arena);
@@ -80,6 +108,9 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             conv.offset_begin = data.offset_begin.data();
             conv.chunks = data.chunks.data();
             conv.chunk_begin = data.chunk_begin.data();
+            conv.filters = step.units;
+            conv.blocks = data.blocks;
+            conv.run_bytes = data.run_bytes;
             conv.excess = data.excess.data();
             conv.output = output;
             conv.epilogue = epilogue;
@@ -123,6 +154,19 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             kernels_->dense_dot(product, first, last);
             return;
         }
+        case StepKind::kPackedDot: {
+            PackedDot dot;
+            dot.input = input.origin;
+            dot.element = input.element;
+            dot.width = data.taps.size();
+            dot.tap_stride = data.tap_stride;
+            dot.weights = data.packed.data();
+            dot.excess = data.excess.data();
+            dot.output = output;
+            dot.epilogue = epilogue;
+            kernels_->packed_dot(dot, scratch, first, last);
+            return;
+        }
         case StepKind::kDepthwise: {
             DepthwiseConv conv;
             conv.input = input.origin;
@@ -135,7 +179,11 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             conv.excess = data.excess.data();
             conv.output = output;
             conv.epilogue = epilogue;
-            kernels_->depthwise_conv(conv, first, last);
+            if (step.splits_input) {
+                run_split_depthwise(step, conv, input, scratch, first, last);
+            } else {
+                kernels_->depthwise_conv(conv, first, last);
+            }
             return;
         }
         case StepKind::kMap: {
@@ -201,9 +249,18 @@ std::string Plan::run(const float* const* inputs, float* const* outputs, ThreadP
         const Plan* plan;
         const Step* step;
         Arena* arena;
+        const float* loaded;
+        std::atomic<bool> is_finite{true};
     };
     const auto work = [](void* context, unsigned thread, std::uint32_t first, std::uint32_t last) {
-        const Job& job = *static_cast<const Job*>(context);
+        Job& job = *static_cast<Job*>(context);
+        if (job.step->kind == StepKind::kLoad) {
+            const Planes planes = job.plan->planes(job.step->output, job.arena->base);
+            if (!job.plan->kernels_->load_images(job.loaded, planes.channels, planes, first, last)) {
+                job.is_finite.store(false, std::memory_order_relaxed);
+            }
+            return;
+        }
         job.plan->run_step(*job.step, job.arena->base, job.arena->scratch.data() + thread * job.plan->scratch_floats_,
                            first, last);
     };
@@ -212,23 +269,20 @@ std::string Plan::run(const float* const* inputs, float* const* outputs, ThreadP
     for (std::uint32_t i = 0; i < steps_.size() && problem.empty(); ++i) {
         const Step& step = steps_[i];
         const auto start = std::chrono::steady_clock::now();
-        if (step.kind == StepKind::kLoad) {
-            clear_margins(step, arena->base);
-            const Planes planes = this->planes(step.output, arena->base);
-            if (!kernels_->load_images(inputs[step.external], planes.channels, planes, 0, planes.channels)) {
-                problem = "input " + std::to_string(step.external) + " holds numbers that are not finite";
-            }
-        } else if (step.kind == StepKind::kStore) {
+        if (step.kind == StepKind::kStore) {
             const Planes planes = this->planes(step.input, arena->base);
             kernels_->store_images(planes, outputs[step.external], planes.channels, 0, planes.channels);
         } else {
             if (step.channel_begin == 0) clear_margins(step, arena->base);
-            Job job = {this, &step, arena};
+            Job job = {this, &step, arena, step.kind == StepKind::kLoad ? inputs[step.external] : nullptr};
             if (has_pool) {
                 const std::uint32_t pieces = 4 * pool.threads();
                 pool.run(step.units, (step.units + pieces - 1) / pieces, work, &job);
             } else {
                 work(&job, 0, 0, step.units);
+            }
+            if (!job.is_finite.load()) {
+                problem = "input " + std::to_string(step.external) + " holds numbers that are not finite";
             }
         }
         if (times != nullptr) {
@@ -249,6 +303,8 @@ std::string Plan::kernel_name(const Step& step) const {
             return "dense";
         case StepKind::kDot:
             return "dense dot";
+        case StepKind::kPackedDot:
+            return "packed dot";
         case StepKind::kDepthwise:
             return "depthwise";
         case StepKind::kSplit:

@@ -17,6 +17,8 @@ constexpr std::uint32_t kFewImages = 8;
 constexpr std::uint64_t kWeightsPerNonzero = 4;
 // Planes are multiples of this, so that vectors of bytes may write their ends.
 constexpr std::size_t kPlaneElements = kAlignment;
+// Elements that a tap may stand for.
+constexpr std::size_t kTapElements = 4;
 // Elements of the planes of a value: offsets are int32. With it no product of sizes exceeds 64 bits.
 constexpr std::uint64_t kMaxPlanesElements = 0x7fffffff;
 // Rows and columns of an image: sums of a row of bytes fit int32.
@@ -129,7 +131,8 @@ class Planner {
             } else {
                 geometry.plane_stride = round_up(plane, kPlaneElements);
             }
-            geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + 1, kPlaneElements);
+            geometry.margin =
+                round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + kTapElements, kPlaneElements);
         }
     }
 
@@ -221,6 +224,7 @@ class Planner {
         Step& step = add_step(StepKind::kLoad, kNothing);
         step.external = input;
         step.input = step.output = value_place_[input];
+        step.units = plan_.places_[step.output].channels;
     }
 
     void add_store(std::uint32_t output) {
@@ -313,12 +317,12 @@ class Planner {
         plan_.steps_.push_back(std::move(step));
     }
 
-    // Windows' rows merged, twice (as they are, and split), and two rows.
+    // Windows' rows merged, and two rows.
     static std::size_t pool_scratch(const PoolShape& shape, const Shape& input, const Shape& output) {
         const std::size_t windows =
             std::size_t{output.width} * shape.stride_width + std::size_t{shape.kernel_width} * shape.dilation_width;
-        const std::size_t padded = std::max(windows, std::size_t{shape.pad_left} + input.width) + 2;
-        return 2 * output.height * padded + input.width + 2 * std::size_t{output.width};
+        const std::size_t padded = std::max(windows, std::size_t{shape.pad_left} + input.width);
+        return output.height * padded + input.width + std::size_t{output.width};
     }
 
     static PoolShape pool_shape(const GraphNode& node) {
@@ -377,8 +381,13 @@ class Planner {
         std::uint32_t input = value_place_[node.inputs[0]];
         if (phases != nullptr && !phases->input_scale.empty()) input = scaled_place(input, phases->input_scale);
         const ConvReach reach = conv_reach(request.shape, request.input, request.output);
-        if (!reach.is_direct) input = split_place(input, request, reach);
         const std::uint32_t output = phases == nullptr ? value_place_[group.value] : phases_place(group, *phases);
+        request.geometry = &plan_.geometries_[plan_.places_[output].geometry];
+        request.is_few = is_few(*request.geometry);
+        // A depthwise convolution reads each channel once: it splits them by itself.
+        const bool splits_input = !reach.is_direct && !request.is_few && request.shape.groups > 1 &&
+                                  request.shape.groups == request.input.channels;
+        if (!reach.is_direct && !splits_input) input = split_place(input, request, reach);
         if (!problem_.empty()) return;
         const Place& place = plan_.places_[input];
         request.element = place.element;
@@ -389,25 +398,37 @@ class Planner {
                        " has too many weights a filter for 8-bit activations";
             return;
         }
-        request.geometry = &plan_.geometries_[plan_.places_[output].geometry];
         request.is_split = !reach.is_direct;
-        request.is_few = is_few(*request.geometry);
         request.dense_taps = plan_.kernels_->dense_taps;
+        request.depthwise_taps = plan_.kernels_->depthwise_taps;
+        request.cache_bytes = options_.cache_bytes;
+        request.block_bytes = options_.block_bytes;
 
         const auto make = [&](bool prefers_dense) {
             Step step = make_conv_step(request, prefers_dense);
             step.node = group.node;
             step.input = input;
             step.output = output;
+            if (splits_input) {
+                step.splits_input = true;
+                step.split_shape = split_shape(request, reach);
+            }
             if (phases == nullptr || group.residual == kNothing) finish_group(group, step);
             return step;
         };
         plan_.steps_.push_back(make(!options_.is_tuned && options_.prefers_dense));
         Step& step = plan_.steps_.back();
         step.form = std::min(options_.sparse_form, plan_.kernels_->sparse_form_count - 1);
-        if (options_.is_tuned && step.kind == StepKind::kSparse &&
-            weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width) {
-            alternatives_.push_back({plan_.steps_.size() - 1, make(true)});
+        if (splits_input) need_split_scratch(step, place.element, *request.geometry);
+        if (request.is_few) need_scratch(weights.width + kPackedGroup);
+        const bool has_few_zeros =
+            weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width;
+        if (options_.is_tuned &&
+            (step.kind == StepKind::kGather || (step.kind == StepKind::kSparse && has_few_zeros))) {
+            Step other = make(true);
+            if (step.kind == StepKind::kSparse || other.kind == StepKind::kPackedDot) {
+                alternatives_.push_back({plan_.steps_.size() - 1, std::move(other)});
+            }
         }
         if (phases != nullptr) add_merge(group, *phases, output);
     }
@@ -458,14 +479,27 @@ class Planner {
         return place;
     }
 
-    // A place split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
-    std::uint32_t split_place(std::uint32_t unsplit, const ConvRequest& request, const ConvReach& reach) {
+    static SplitShape split_shape(const ConvRequest& request, const ConvReach& reach) {
         SplitShape shape;
         shape.phases = reach.phases;
         shape.stride_height = request.shape.stride_height;
         shape.stride_width = request.shape.stride_width;
         shape.reach_bottom = reach.bottom;
         shape.reach_right = reach.right;
+        return shape;
+    }
+
+    // The phases of a channel, with their margins.
+    void need_split_scratch(const Step& step, Element element, const Geometry& geometry) {
+        const std::uint64_t phases = std::uint64_t{step.split_shape.stride_height} * step.split_shape.stride_width;
+        if (phases > kMaxPlanesElements / geometry.plane_stride) return refuse_size();
+        const std::uint64_t elements = phases * geometry.plane_stride + 2 * geometry.margin;
+        need_scratch(static_cast<std::size_t>(elements * size_of(element) / sizeof(float)));
+    }
+
+    // A place split into phases, in the geometry of a convolution's output; one for all convolutions that read it so.
+    std::uint32_t split_place(std::uint32_t unsplit, const ConvRequest& request, const ConvReach& reach) {
+        const SplitShape shape = split_shape(request, reach);
         const std::uint32_t geometry = geometry_of(request.output.height, request.output.width);
         for (Split& split : splits_) {
             Step& step = plan_.steps_[split.step];
@@ -487,13 +521,13 @@ class Planner {
             refuse_size();
             return kNothing;
         }
-        const std::uint64_t planes = source.channels * phases;
-        const std::uint32_t place = add_place(planes, geometry, source.element, source.levels);
+        const std::uint32_t source_channels = source.channels;
+        const std::uint32_t place = add_place(source_channels * phases, geometry, source.element, source.levels);
         Step& step = add_step(StepKind::kSplit, kNothing);
         step.input = unsplit;
         step.output = place;
         step.split_shape = shape;
-        step.units = static_cast<std::uint32_t>(planes);
+        step.units = source_channels;
         splits_.push_back({unsplit, plan_.steps_.size() - 1});
         return place;
     }

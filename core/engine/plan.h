@@ -26,8 +26,12 @@ struct EngineOptions {
     bool int8_activations = false;
     bool is_tuned = true;  // measure the forms of kernels; otherwise take these
     std::uint32_t sparse_form = 0;
-    bool prefers_dense = false;  // multiply with signs like with other weights
+    bool prefers_dense = false;  // multiply with signs like with other weights, or pack them
     std::uint64_t max_bytes = kMaxPlanBytes;
+    // Of a first cache of 32 KiB, what the inputs of a block of channels may take.
+    std::size_t cache_bytes = 24576;
+    // Fewest inputs that a block brings a tile of a filter, of floats: ten for the largest tile.
+    std::size_t block_bytes = 5120;
 };
 
 // The planes of one image size.
@@ -59,6 +63,7 @@ enum class StepKind : std::uint8_t {
     kGather,
     kDense,
     kDot,
+    kPackedDot,
     kDepthwise,
     kMap,
     kCombine,
@@ -75,6 +80,9 @@ struct ConvData {
     std::vector<std::int32_t> offsets;
     std::vector<std::uint32_t> offset_begin, chunk_begin;
     std::vector<Chunk> chunks;
+    std::uint32_t blocks = 1;  // of channels
+    std::size_t run_bytes = 0;
+    std::vector<std::uint8_t> packed;
     std::vector<std::int32_t> taps;
     std::vector<float> floats;
     std::vector<std::int16_t> shorts;
@@ -104,6 +112,7 @@ struct Step {
     PoolShape pool_shape;
     SplitShape split_shape;
     std::uint32_t phase_rows = 1, phase_columns = 1;  // that are merged
+    bool splits_input = false;                        // channel by channel, in scratch memory
     Resize resize = Resize::kNearest;
     std::uint32_t pad_top = 0, pad_left = 0, channels_before = 0;
     bool is_product = false;
@@ -153,11 +162,13 @@ class Plan {
     Planes planes(std::uint32_t place, unsigned char* arena) const;
     void run_step(const Step& step, unsigned char* arena, float* scratch, std::uint32_t first,
                   std::uint32_t last) const;
+    void run_split_depthwise(const Step& step, DepthwiseConv conv, const Planes& input, float* scratch,
+                             std::uint32_t first, std::uint32_t last) const;
     void clear_margins(const Step& step, unsigned char* arena) const;
     std::unique_ptr<Arena> take_arena(unsigned threads) const;
     // Measures forms and alternatives of convolutions; false if there is no memory for it.
     bool tune(std::vector<Alternative> alternatives);
-    double measure(const Step& step, unsigned char* arena) const;
+    double measure(const Step& step, Arena& arena) const;
 
     const KernelSet* kernels_ = nullptr;
     std::uint32_t images_ = 1;

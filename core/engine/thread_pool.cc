@@ -32,7 +32,7 @@ inline void pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(unsigned threads) : threads_(threads == 0 ? 1 : threads) {
+ThreadPool::ThreadPool(unsigned threads) : threads_(threads == 0 ? 1 : threads), shares_(threads_) {
     for (unsigned i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { serve(i); });
 }
 
@@ -59,11 +59,16 @@ void ThreadPool::run(std::uint32_t count, std::uint32_t grain, Work work, void* 
         work(context, 0, 0, count);
         return;
     }
-    count_ = count;
+    for (unsigned i = 0; i < threads_; ++i) {
+        const auto bound = [&](unsigned share) {
+            return static_cast<std::uint32_t>(std::uint64_t{count} * share / threads_);
+        };
+        shares_[i].next.store(bound(i), std::memory_order_relaxed);
+        shares_[i].end = bound(i + 1);
+    }
     grain_ = grain;
     work_ = work;
     context_ = context;
-    next_.store(0, std::memory_order_relaxed);
     busy_.store(threads_ - 1, std::memory_order_relaxed);
     round_.fetch_add(1);
     if (sleeping_.load() != 0) {
@@ -83,11 +88,14 @@ void ThreadPool::run(std::uint32_t count, std::uint32_t grain, Work work, void* 
 }
 
 void ThreadPool::take_pieces(unsigned thread) {
-    for (;;) {
-        const std::uint32_t first = next_.fetch_add(grain_, std::memory_order_relaxed);
-        if (first >= count_) return;
-        const std::uint32_t left = count_ - first;
-        work_(context_, thread, first, first + (left < grain_ ? left : grain_));
+    for (unsigned i = 0; i < threads_; ++i) {
+        Share& share = shares_[(thread + i) % threads_];
+        for (;;) {
+            const std::uint32_t first = share.next.fetch_add(grain_, std::memory_order_relaxed);
+            if (first >= share.end) break;
+            const std::uint32_t left = share.end - first;
+            work_(context_, thread, first, first + (left < grain_ ? left : grain_));
+        }
     }
 }
 

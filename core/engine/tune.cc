@@ -17,13 +17,15 @@ constexpr std::uint32_t kFilters = 32;
 
 }  // namespace
 
-double Plan::measure(const Step& step, unsigned char* arena) const {
+double Plan::measure(const Step& step, Arena& arena) const {
     const std::uint32_t filters_per_unit = step.kind == StepKind::kDense ? kFiltersPerBlock : 1;
-    const std::uint32_t units = std::min(step.units, kFilters / filters_per_unit);
+    // Weights that are read once count with the time that they take from memory: all of them.
+    const bool is_read_once = step.kind == StepKind::kGather || step.kind == StepKind::kPackedDot;
+    const std::uint32_t units = is_read_once ? step.units : std::min(step.units, kFilters / filters_per_unit);
     double best = 1e9, total = 0.0;
     for (int run = 0; run < kRuns && total < kEnoughSeconds; ++run) {
         const auto start = std::chrono::steady_clock::now();
-        run_step(step, arena, nullptr, 0, units);
+        run_step(step, arena.base, arena.scratch.data(), 0, units);
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         // The first run also waits for memory.
         if (run > 0 || seconds > kEnoughSeconds) best = std::min(best, seconds);
@@ -41,8 +43,13 @@ bool Plan::tune(std::vector<Alternative> alternatives) {
     std::size_t next = 0;
     for (std::size_t i = 0; i < steps_.size(); ++i) {
         Step& step = steps_[i];
-        if (step.kind != StepKind::kSparse) continue;
         const bool has_alternative = next < alternatives.size() && alternatives[next].step == i;
+        if (step.kind != StepKind::kSparse) {
+            if (!has_alternative) continue;
+            Step& other = alternatives[next++].other;
+            if (measure(other, *arena) < measure(step, *arena)) step = std::move(other);
+            continue;
+        }
         const std::size_t entries = step.conv.offsets.size() / step.units;
         const Kind kind = {places_[step.input].element, places_[step.output].geometry, step.conv.group_stride,
                            step.units, entries / 16};
@@ -55,7 +62,7 @@ bool Plan::tune(std::vector<Alternative> alternatives) {
         std::uint32_t best_form = 0;
         for (std::uint32_t form = 0; form < kernels_->sparse_form_count; ++form) {
             step.form = form;
-            const double seconds = measure(step, arena->base);
+            const double seconds = measure(step, *arena);
             if (seconds >= best) continue;
             best = seconds;
             best_form = form;
@@ -63,7 +70,7 @@ bool Plan::tune(std::vector<Alternative> alternatives) {
         step.form = best_form;
         known[kind] = best_form;
         if (!has_alternative) continue;
-        if (measure(alternatives[next].other, arena->base) < best) step = std::move(alternatives[next].other);
+        if (measure(alternatives[next].other, *arena) < best) step = std::move(alternatives[next].other);
         ++next;
     }
     return true;

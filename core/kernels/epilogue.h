@@ -148,6 +148,84 @@ inline void from_floats(const Planes& planes, std::size_t at, const float* y, st
     });
 }
 
+// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed.
+enum class Layout : std::uint8_t { kPlain, kTransposed };
+
+// Vector `v` of sums: of pairs of bytes, or in 32 bits.
+template <Layout kLayout>
+inline Quarters load_sums(const Shorts* sums, std::size_t v) {
+    static_assert(kLayout == Layout::kTransposed);
+    return widen_pair_sums(sums[2 * v], sums[2 * v + 1]);
+}
+template <Layout>
+inline Quarters load_sums(const Ints* sums, std::size_t v) {
+    return {{sums[4 * v], sums[4 * v + 1], sums[4 * v + 2], sums[4 * v + 3]}};
+}
+
+template <Layout kLayout>
+inline Bytes ordered(Bytes x) {
+    if constexpr (kLayout == Layout::kTransposed) return transposed(x);
+    return x;
+}
+
+// Sums of bytes to levels, `vectors` times as many as a vector has bytes.
+template <Layout kLayout, bool kHasResidual, bool kHasActivation, class Sum>
+inline void finish_levels_as(const Sum* sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
+                             std::uint32_t channel, std::size_t flat, const Planes& output) {
+    const Floats none{};
+    const Floats scale = none + epilogue.scale[channel], shift = none + epilogue.shift[channel];
+    const Floats inverse_step = none + output.levels.inverse_step, highest = none + output.levels.highest;
+    const auto lowest = static_cast<std::int32_t>(output.levels.lowest);
+    const std::int32_t zero = output.levels.zero;
+    const Activation activation = epilogue.activation;
+    std::uint8_t* const to = static_cast<std::uint8_t*>(output.origin) + channel * output.plane_stride + flat;
+    const std::uint8_t* residual = nullptr;
+    Floats residual_step{};
+    std::int32_t residual_zero = 0;
+    if constexpr (kHasResidual) {
+        const Planes& planes = *epilogue.residual;
+        residual = static_cast<const std::uint8_t*>(planes.origin) + channel * planes.plane_stride + flat;
+        residual_step = none + planes.levels.step;
+        residual_zero = planes.levels.zero;
+    }
+    for (std::size_t v = 0; v < vectors; ++v) {
+        Quarters acc = load_sums<kLayout>(sums, v);
+        if (excess != 0) {
+            for (Ints& part : acc.part) part -= excess;
+        }
+        Floats y[4];
+        for (std::size_t p = 0; p < 4; ++p) y[p] = to_floats(acc.part[p]) * scale + shift;
+        if constexpr (kHasResidual) {
+            const Quarters x =
+                quarters(ordered<kLayout>(load<std::uint8_t, kVectorBytes>(residual + v * kVectorBytes)));
+            for (std::size_t p = 0; p < 4; ++p) y[p] = y[p] + to_floats(x.part[p] - residual_zero) * residual_step;
+        }
+        if constexpr (kHasActivation) {
+            for (Floats& part : y) part = activated(part, activation);
+        }
+        // What is no number stays so, and becomes the lowest level.
+        for (Floats& part : y) part = smaller(highest, part * inverse_step);
+        store(to + v * kVectorBytes, ordered<kLayout>(round_quarters(y, lowest, zero)));
+    }
+}
+
+template <Layout kLayout, class Sum>
+inline void finish_levels(const Sum* sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
+                          std::uint32_t channel, std::size_t flat, const Planes& output) {
+    const bool has_activation = epilogue.activation != Activation::kNone;
+    if (epilogue.residual == nullptr) {
+        if (has_activation) {
+            finish_levels_as<kLayout, false, true>(sums, vectors, excess, epilogue, channel, flat, output);
+        } else {
+            finish_levels_as<kLayout, false, false>(sums, vectors, excess, epilogue, channel, flat, output);
+        }
+    } else if (has_activation) {
+        finish_levels_as<kLayout, true, true>(sums, vectors, excess, epilogue, channel, flat, output);
+    } else {
+        finish_levels_as<kLayout, true, false>(sums, vectors, excess, epilogue, channel, flat, output);
+    }
+}
+
 // `Count` sums of filter `channel`, of elements from `flat` on; `excess` of each is too much.
 template <std::size_t Count, class Sum, Activation kActivation, class Residual, class Output>
 inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
@@ -220,6 +298,29 @@ inline void finish(const Sum* sums, std::int32_t excess, const Epilogue& epilogu
     } else {
         finish_with<Count, Sum, Activation::kNone>(sums, excess, epilogue, channel, flat, output);
     }
+}
+
+// A tile of bytes: sums in vectors, as they come out of the registers.
+template <Layout kLayout, std::size_t Vectors, class Sum>
+inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
+                        std::size_t flat, const Planes& output) {
+    if (output.element == Element::kUint8) {
+        finish_levels<kLayout>(sums, Vectors, excess, epilogue, channel, flat, output);
+        return;
+    }
+    // An output of the graph: real numbers, in the order of the elements.
+    constexpr std::size_t kCount = Vectors * kVectorBytes;
+    alignas(kAlignment) std::int32_t numbers[kCount];
+    for (std::size_t v = 0; v < Vectors; ++v) {
+        const Quarters acc = load_sums<kLayout>(sums, v);
+        for (std::size_t p = 0; p < 4; ++p) {
+            for (std::size_t i = 0; i < kFloatLanes; ++i) {
+                const std::size_t at = kLayout == Layout::kTransposed ? 4 * i + p : i / 4 * 16 + 4 * p + i % 4;
+                numbers[v * kVectorBytes + at] = acc.part[p][i];
+            }
+        }
+    }
+    finish<kCount>(numbers, excess, epilogue, channel, flat, output);
 }
 
 }  // namespace

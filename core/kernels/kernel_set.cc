@@ -6,6 +6,8 @@
 #include "core/kernels/image_ops/elementwise.h"
 #include "core/kernels/image_ops/pools.h"
 #include "core/kernels/image_ops/rows.h"
+#include "core/kernels/image_ops/split.h"
+#include "core/kernels/packed_dot/packed_dot.h"
 #include "core/kernels/sparse_conv/sparse_conv.h"
 
 namespace sterna::STERNA_ISA {
@@ -18,6 +20,8 @@ const KernelSet kKernels = {
     kDenseTaps,
     &dense_conv,
     &dense_dot,
+    &packed_dot,
+    kDepthwiseTaps,
     &depthwise_conv,
     &load_images,
     &store_images,

@@ -46,19 +46,22 @@ struct KernelSet {
     // Blocks of filters instead of channels.
     void (*dense_conv)(const DenseConv&, std::uint32_t first, std::uint32_t last);
     void (*dense_dot)(const DenseDot&, std::uint32_t first, std::uint32_t last);
+    // Scratch holds the inputs of one image, up to a multiple of kPackedGroup.
+    void (*packed_dot)(const PackedDot&, float* scratch, std::uint32_t first, std::uint32_t last);
+    std::uint32_t depthwise_taps;  // inputs in a row that a tap of bytes stands for: 1 or 4
     void (*depthwise_conv)(const DepthwiseConv&, std::uint32_t first, std::uint32_t last);
     // False if an element is not a finite number.
     bool (*load_images)(const float* images, std::size_t channels, const Planes& output, std::uint32_t first,
                         std::uint32_t last);
     void (*store_images)(const Planes& input, float* images, std::size_t channels, std::uint32_t first,
                          std::uint32_t last);
+    // By channels of the input.
     void (*split)(const Planes& input, const SplitShape&, const Planes& output, std::uint32_t first,
                   std::uint32_t last);
     // The reverse, of an output split so: element (y, x) of channel c is (y / rows, x / columns) of plane
     // `c * rows * columns + y % rows * columns + x % columns`. Elements of one type and the same levels.
     void (*merge)(const Planes& input, std::uint32_t phase_rows, std::uint32_t phase_columns, const Planes& output,
                   std::uint32_t first, std::uint32_t last);
-    // By channels of the input.
     void (*flatten)(const Planes& input, const Planes& output, float* scratch, std::uint32_t first, std::uint32_t last);
     void (*pool)(Pool, const Planes& input, const PoolShape&, const Planes& output, float* scratch, std::uint32_t first,
                  std::uint32_t last);

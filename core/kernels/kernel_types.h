@@ -77,15 +77,18 @@ struct Chunk {
 // Sums of bytes with a zero of 128 hold that zero as often as the sum of the weights says: `excess` is what is too
 // much.
 
-// A convolution whose weights are signs: for every filter, chunks of offsets.
+// A convolution whose weights are signs: for every block of channels and filter, chunks of offsets. List
+// `block * filters + filter` may be empty, but has a chunk.
 struct SparseConv {
     const void* input = nullptr;
     Element element = Element::kFloat32;
     const std::int32_t* offsets = nullptr;
-    const std::uint32_t* offset_begin = nullptr;  // by filter
+    const std::uint32_t* offset_begin = nullptr;  // by list
     const Chunk* chunks = nullptr;
-    const std::uint32_t* chunk_begin = nullptr;  // by filter, and one more
-    const std::int32_t* excess = nullptr;        // by filter; of bytes
+    const std::uint32_t* chunk_begin = nullptr;  // by list, and one more
+    std::uint32_t filters = 0, blocks = 1;
+    std::size_t run_bytes = 0;             // of a plane that one filter sums before the next; a tile at least
+    const std::int32_t* excess = nullptr;  // by filter; of bytes
     Planes output;
     Epilogue epilogue;
 };
@@ -108,7 +111,8 @@ struct DenseConv {
     Epilogue epilogue;
 };
 
-// One filter a channel, or several; weights are float32, or int16 of an even number of taps, [filter][tap].
+// One filter a channel, or several; weights are float32, or int16 of an even number of taps, [filter][tap], or int8 of
+// taps that stand for four inputs in a row, [filter][tap][4].
 struct DepthwiseConv {
     const void* input = nullptr;
     Element element = Element::kFloat32;
@@ -132,6 +136,23 @@ struct DenseDot {
     std::size_t group_stride = 0;
     std::uint32_t filters_per_group = 0;
     const void* weights = nullptr;  // float32 or int16, [filter][tap]
+    const std::int32_t* excess = nullptr;
+    Planes output;
+    Epilogue epilogue;
+};
+
+// The same with signs in two bits each: groups of `kPackedGroup` weights of a filter take `kPackedBytes` bytes
+// (packed_dot.h). All inputs are of one group, `tap_stride` apart.
+inline constexpr std::size_t kPackedBytes = 64;
+inline constexpr std::size_t kPackedPerByte = 4;
+inline constexpr std::size_t kPackedGroup = kPackedBytes * kPackedPerByte;
+
+struct PackedDot {
+    const void* input = nullptr;
+    Element element = Element::kFloat32;
+    std::size_t width = 0;  // inputs of a filter
+    std::size_t tap_stride = 1;
+    const std::uint8_t* weights = nullptr;  // [filter][group][kPackedBytes]; codes of no weight have no effect
     const std::int32_t* excess = nullptr;
     Planes output;
     Epilogue epilogue;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #if defined(__AVX2__)
@@ -50,22 +51,10 @@ using Floats = Vector<float, kVectorBytes>;
 using Shorts = Vector<std::int16_t, kVectorBytes>;
 using Ints = Vector<std::int32_t, kVectorBytes>;
 inline constexpr std::size_t kFloatLanes = kVectorBytes / sizeof(float);
-inline constexpr std::size_t kShortLanes = kVectorBytes / sizeof(std::int16_t);
 
 // As many elements as a vector of floats has, widened.
 inline Ints load_ints(const std::int32_t* from) {
     return load<std::int32_t, kVectorBytes>(from);
-}
-inline Ints load_ints(const std::int16_t* from) {
-#if defined(__AVX512F__)
-    return (Ints)_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#elif defined(__AVX2__)
-    return (Ints)_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#elif defined(__ARM_NEON)
-    return (Ints)vmovl_s16(vld1_s16(from));
-#else
-    return Ints{from[0], from[1], from[2], from[3]};
-#endif
 }
 inline Ints load_ints(const std::uint8_t* from) {
 #if defined(__AVX512F__)
@@ -127,21 +116,6 @@ inline Interleaved interleave(Shorts a, Shorts b) {
 #endif
 }
 
-// Bytes, widened to int16.
-inline Shorts load_shorts(const std::uint8_t* from) {
-#if defined(__AVX512F__)
-    return (Shorts)_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#elif defined(__AVX2__)
-    return (Shorts)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#elif defined(__ARM_NEON)
-    return (Shorts)vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from)));
-#else
-    Shorts shorts;
-    for (std::size_t i = 0; i < kShortLanes; ++i) shorts[i] = from[i];
-    return shorts;
-#endif
-}
-
 // sum[i] += pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32
 // bits.
 inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
@@ -163,24 +137,39 @@ inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
 #endif
 }
 
-// Writes two interleaved halves in the order of the lanes before.
-template <class T, class V>
-inline void store_interleaved(T* to, V low, V high) {
-    constexpr std::size_t kLanes = kVectorBytes / sizeof(T);
-#if defined(__AVX512F__)
-    const __m512i first =
-        _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), (__m512i)high);
-    const __m512i second =
-        _mm512_permutex2var_epi64((__m512i)low, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), (__m512i)high);
-    store(to, first);
-    store(to + kLanes, second);
-#elif defined(__AVX2__)
-    store(to, _mm256_permute2x128_si256((__m256i)low, (__m256i)high, 0x20));
-    store(to + kLanes, _mm256_permute2x128_si256((__m256i)low, (__m256i)high, 0x31));
-#else
-    store(to, low);
-    store(to + kLanes, high);
-#endif
+// Elements with even and with odd indices of a run; of bytes sixteen, of floats as many as a vector has.
+template <class T>
+inline constexpr std::size_t kHalfBytes = sizeof(T) == 1 ? 16 : kVectorBytes;
+template <class T>
+struct Halves {
+    Vector<T, kHalfBytes<T>> even, odd;
+};
+// A run of twice as many.
+template <class T>
+struct Twice {
+    Vector<T, kHalfBytes<T>> low, high;
+};
+template <class T>
+inline Twice<T> load_twice(const T* from) {
+    constexpr std::size_t kBytes = kHalfBytes<T>;
+    return {load<T, kBytes>(from), load<T, kBytes>(from + kBytes / sizeof(T))};
+}
+template <class T, std::size_t... I>
+inline Halves<T> halves(const Twice<T>& run, std::index_sequence<I...>) {
+    return {__builtin_shufflevector(run.low, run.high, (2 * I)...),
+            __builtin_shufflevector(run.low, run.high, (2 * I + 1)...)};
+}
+template <class T>
+inline Halves<T> halves(const Twice<T>& run) {
+    return halves(run, std::make_index_sequence<kHalfBytes<T> / sizeof(T)>{});
+}
+
+// The first `count` lanes, and `other` in those behind them.
+template <class T, class V, std::size_t... I>
+inline V first_lanes(const V& x, std::size_t count, T other, std::index_sequence<I...>) {
+    using Lane = std::conditional_t<sizeof(T) == 1, std::int8_t, std::int32_t>;
+    const Vector<Lane, sizeof(V)> lanes = {static_cast<Lane>(I)...};
+    return lanes < static_cast<Lane>(count) ? x : V{} + other;
 }
 
 inline Floats broadcast(float x) {
@@ -200,20 +189,84 @@ inline Vector<std::uint16_t, kVectorBytes> load_pairs(const std::uint8_t* from) 
     return pairs;
 }
 
-// The sums of the first and of the second bytes of pairs, in the order of the bytes.
-inline void store_pair_sums(std::int16_t* to, Vector<std::uint16_t, kVectorBytes> first,
-                            Vector<std::uint16_t, kVectorBytes> second) {
-    const Interleaved sums = interleave((Shorts)first, (Shorts)second);
-    store_interleaved(to, sums.low, sums.high);
+// Sums of as many elements as a vector has bytes, in 32 bits. Of each sixteen, part p holds elements 4 p to 4 p + 3;
+// or, transposed, lane i of part p holds element 4 i + p.
+struct Quarters {
+    Ints part[4];
+};
+
+// Transposed, from the sums of the first and of the second bytes of pairs.
+inline Quarters widen_pair_sums(Shorts first, Shorts second) {
+    const Ints a = (Ints)first, b = (Ints)second;
+    return {{(a << 16) >> 16, (b << 16) >> 16, a >> 16, b >> 16}};
+}
+
+using Bytes = Vector<std::uint8_t, kVectorBytes>;
+
+// Of each sixteen bytes, byte 4 i + p and byte 4 p + i change places.
+inline Bytes transposed(Bytes x) {
+#if defined(__AVX2__)
+    const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+#if defined(__AVX512F__)
+    return (Bytes)_mm512_shuffle_epi8((__m512i)x, _mm512_broadcast_i32x4(order));
+#else
+    return (Bytes)_mm256_shuffle_epi8((__m256i)x, _mm256_broadcastsi128_si256(order));
+#endif
+#else
+    return __builtin_shufflevector(x, x, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+#endif
+}
+
+// Bytes, widened to 16 bits: of each sixteen, the first and the second eight.
+inline Interleaved widen_bytes(Bytes x) {
+#if defined(__AVX512F__)
+    const __m512i zero = _mm512_setzero_si512();
+    return {(Shorts)_mm512_unpacklo_epi8((__m512i)x, zero), (Shorts)_mm512_unpackhi_epi8((__m512i)x, zero)};
+#elif defined(__AVX2__)
+    const __m256i zero = _mm256_setzero_si256();
+    return {(Shorts)_mm256_unpacklo_epi8((__m256i)x, zero), (Shorts)_mm256_unpackhi_epi8((__m256i)x, zero)};
+#else
+    const Bytes zero{};
+    return {(Shorts)__builtin_shufflevector(x, zero, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+            (Shorts)__builtin_shufflevector(x, zero, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
+#endif
+}
+
+inline Quarters quarters(Bytes x) {
+    const Interleaved shorts = widen_bytes(x);
+    const Interleaved low = interleave(shorts.low, Shorts{}), high = interleave(shorts.high, Shorts{});
+    return {{(Ints)low.low, (Ints)low.high, (Ints)high.low, (Ints)high.high}};
+}
+
+// Nearest whole numbers, halves to even, of four parts; not less than `lowest`, plus `zero`. Numbers are at most 255,
+// or 127 if `lowest` is negative. What is no number becomes the lowest one.
+inline Bytes round_quarters(const Floats (&x)[4], std::int32_t lowest, std::int32_t zero) {
+#if defined(__AVX512F__)
+    const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)x[0]), _mm512_cvtps_epi32((__m512)x[1]));
+    const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)x[2]), _mm512_cvtps_epi32((__m512)x[3]));
+    if (lowest == 0) return (Bytes)_mm512_packus_epi16(low, high);
+    const __m512i limit = _mm512_set1_epi8(static_cast<char>(lowest));
+    return (Bytes)_mm512_max_epi8(_mm512_packs_epi16(low, high), limit) + static_cast<std::uint8_t>(zero);
+#elif defined(__AVX2__)
+    const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)x[0]), _mm256_cvtps_epi32((__m256)x[1]));
+    const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)x[2]), _mm256_cvtps_epi32((__m256)x[3]));
+    if (lowest == 0) return (Bytes)_mm256_packus_epi16(low, high);
+    const __m256i limit = _mm256_set1_epi8(static_cast<char>(lowest));
+    return (Bytes)_mm256_max_epi8(_mm256_packs_epi16(low, high), limit) + static_cast<std::uint8_t>(zero);
+#else
+    const Floats limit = Floats{} + static_cast<float>(lowest);
+    std::uint8_t bytes[kVectorBytes];
+    for (std::size_t p = 0; p < 4; ++p) {
+        store_rounded(bytes + p * kFloatLanes, x[p] > limit ? x[p] : limit, zero);
+    }
+    return load<std::uint8_t, kVectorBytes>(bytes);
+#endif
 }
 
 #if defined(__AVX512VNNI__)
-// Four vectors of bytes, in turns: lane i of part p holds the bytes of one element of all four.
-struct Quads {
-    Ints part[4];
-};
-inline Quads interleave_bytes(const std::uint8_t* a, const std::uint8_t* b, const std::uint8_t* c,
-                              const std::uint8_t* d) {
+// Four vectors of bytes, in turns: a lane of a part holds the bytes of one element of all four.
+inline Quarters interleave_bytes(const std::uint8_t* a, const std::uint8_t* b, const std::uint8_t* c,
+                                 const std::uint8_t* d) {
     const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
     const __m512i z = _mm512_loadu_si512(c), w = _mm512_loadu_si512(d);
     const __m512i low_xy = _mm512_unpacklo_epi8(x, y), high_xy = _mm512_unpackhi_epi8(x, y);
@@ -231,17 +284,6 @@ inline Ints broadcast_quad(const std::int8_t* quad) {
     std::int32_t all;
     __builtin_memcpy(&all, quad, sizeof(all));
     return (Ints)_mm512_set1_epi32(all);
-}
-
-// Sums of interleaved bytes in the order of the bytes: part p holds elements 4 p to 4 p + 3 of each 16.
-inline void store_quads(std::int32_t* to, const Ints (&part)[4]) {
-    const __m512i a = (__m512i)part[0], b = (__m512i)part[1], c = (__m512i)part[2], d = (__m512i)part[3];
-    const __m512i ab_low = _mm512_shuffle_i32x4(a, b, 0x44), ab_high = _mm512_shuffle_i32x4(a, b, 0xee);
-    const __m512i cd_low = _mm512_shuffle_i32x4(c, d, 0x44), cd_high = _mm512_shuffle_i32x4(c, d, 0xee);
-    store(to, _mm512_shuffle_i32x4(ab_low, cd_low, 0x88));
-    store(to + 16, _mm512_shuffle_i32x4(ab_low, cd_low, 0xdd));
-    store(to + 32, _mm512_shuffle_i32x4(ab_high, cd_high, 0x88));
-    store(to + 48, _mm512_shuffle_i32x4(ab_high, cd_high, 0xdd));
 }
 #endif
 

@@ -199,6 +199,8 @@ void check_case(const Case& one, const std::string& which) {
                 options.is_tuned = form == forms + 1;
                 options.sparse_form = form < forms ? form : 0;
                 options.prefers_dense = form == forms;
+                // Also blocks of single channels.
+                if (form % 2 == 1) options.cache_bytes = options.block_bytes = 1;
                 threads = threads % 3 + 1;
                 const std::string how = which + (is_integer ? ", int8, " : ", float32, ") + sterna::name(isa) +
                                         ", form " + std::to_string(form) + ", threads " + std::to_string(threads);

@@ -32,19 +32,18 @@ inline void dense_tile_float32(const DenseConv& conv, const float* input, const 
 
 // Of bytes the taps that are taken together are interleaved once for a tile, for all filters of a group. A tile has as
 // many elements as the longest vectors: what follows the sums has a price for each filter of a tile.
-inline constexpr std::size_t kDenseTile = kAlignment;
+inline constexpr std::size_t kDensePieces = kAlignment / kVectorBytes;
 #if defined(__AVX512VNNI__)
 inline constexpr std::uint32_t kDenseTaps = 4;
-using Packed = Quads;
-inline constexpr std::size_t kDenseBytes = kVectorBytes;  // elements of a tile
+using Packed = Quarters;
 
 inline Packed pack(const std::uint8_t* input, const std::int32_t* at) {
     return interleave_bytes(input + at[0], input + at[1], input + at[2], input + at[3]);
 }
 
 template <std::size_t... F>
-inline void dense_tile_uint8(const Packed* x, std::uint32_t count, const void* weights, std::int32_t* sums,
-                             std::index_sequence<F...>) {
+inline void dense_piece(const Packed* x, std::uint32_t count, const void* weights, Quarters* sums,
+                        std::index_sequence<F...>) {
     Ints total[kFiltersPerBlock][4] = {};
     const std::int8_t* quad = static_cast<const std::int8_t*>(weights);
     for (std::uint32_t i = 0; i < count; ++i, quad += 4 * kFiltersPerBlock) {
@@ -54,40 +53,47 @@ inline void dense_tile_uint8(const Packed* x, std::uint32_t count, const void* w
           total[F][3] = multiply_add_quads(x[i].part[3], broadcast_quad(quad + 4 * F), total[F][3])),
          ...);
     }
-    (store_quads(sums + F * kDenseTile, total[F]), ...);
+    ((sums[F * kDensePieces] = {{total[F][0], total[F][1], total[F][2], total[F][3]}}), ...);
 }
 #else
 inline constexpr std::uint32_t kDenseTaps = 2;
-using Packed = Interleaved;
-inline constexpr std::size_t kDenseBytes = kShortLanes;
+struct Packed {
+    Shorts part[4];
+};
 
 inline Packed pack(const std::uint8_t* input, const std::int32_t* at) {
-    return interleave(load_shorts(input + at[0]), load_shorts(input + at[1]));
+    const Interleaved a = widen_bytes(load<std::uint8_t, kVectorBytes>(input + at[0]));
+    const Interleaved b = widen_bytes(load<std::uint8_t, kVectorBytes>(input + at[1]));
+    const Interleaved low = interleave(a.low, b.low), high = interleave(a.high, b.high);
+    return {{low.low, low.high, high.low, high.high}};
 }
 
+// Two parts at a time, so that the sums of a block fit the registers.
 template <std::size_t... F>
-inline void dense_tile_uint8(const Packed* x, std::uint32_t count, const void* weights, std::int32_t* sums,
-                             std::index_sequence<F...>) {
-    Ints low[kFiltersPerBlock] = {((void)F, Ints{})...};
-    Ints high[kFiltersPerBlock] = {((void)F, Ints{})...};
-    const std::int16_t* pair = static_cast<const std::int16_t*>(weights);
-    for (std::uint32_t i = 0; i < count; ++i, pair += 2 * kFiltersPerBlock) {
-        ((low[F] = multiply_add_pairs(x[i].low, broadcast_pair(pair + 2 * F), low[F])), ...);
-        ((high[F] = multiply_add_pairs(x[i].high, broadcast_pair(pair + 2 * F), high[F])), ...);
+inline void dense_piece(const Packed* x, std::uint32_t count, const void* weights, Quarters* sums,
+                        std::index_sequence<F...>) {
+    for (std::size_t p = 0; p < 4; p += 2) {
+        Ints low[kFiltersPerBlock] = {((void)F, Ints{})...};
+        Ints high[kFiltersPerBlock] = {((void)F, Ints{})...};
+        const std::int16_t* pair = static_cast<const std::int16_t*>(weights);
+        for (std::uint32_t i = 0; i < count; ++i, pair += 2 * kFiltersPerBlock) {
+            ((low[F] = multiply_add_pairs(x[i].part[p], broadcast_pair(pair + 2 * F), low[F])), ...);
+            ((high[F] = multiply_add_pairs(x[i].part[p + 1], broadcast_pair(pair + 2 * F), high[F])), ...);
+        }
+        ((sums[F * kDensePieces].part[p] = low[F], sums[F * kDensePieces].part[p + 1] = high[F]), ...);
     }
-    (store_interleaved(sums + F * kDenseTile, low[F], high[F]), ...);
 }
 #endif
 // Taps that are packed at a time: 32 KiB at most.
 inline constexpr std::uint32_t kPackedTaps = 256;
 
-template <std::size_t Count, class Sum>
-inline void finish_block(const DenseConv& conv, const Sum* sums, std::uint32_t block, std::size_t flat) {
+// Calls `work` with the number in its block and the number of each filter of a block.
+template <class Work>
+inline void for_filters(const DenseConv& conv, std::uint32_t block, const Work& work) {
     const std::uint32_t group = block / conv.blocks_per_group;
     const std::uint32_t in_group = (block - group * conv.blocks_per_group) * kFiltersPerBlock;
     for (std::uint32_t f = 0; f < kFiltersPerBlock && in_group + f < conv.filters_per_group; ++f) {
-        const std::uint32_t filter = group * conv.filters_per_group + in_group + f;
-        finish<Count>(sums + f * Count, conv.excess[filter], conv.epilogue, filter, flat, conv.output);
+        work(f, group * conv.filters_per_group + in_group + f);
     }
 }
 
@@ -101,7 +107,9 @@ inline void dense_block(const DenseConv& conv, std::uint32_t block, std::size_t 
         static_cast<const float*>(conv.weights) + std::size_t{block} * conv.taps * kFiltersPerBlock;
     dense_tile_float32<kVectors>(conv, input, weights, sums, std::make_index_sequence<kVectors>{},
                                  std::make_index_sequence<kFiltersPerBlock * kVectors>{});
-    finish_block<Count>(conv, sums, block, flat);
+    for_filters(conv, block, [&](std::uint32_t f, std::uint32_t filter) {
+        finish<Count>(sums + f * Count, 0, conv.epilogue, filter, flat, conv.output);
+    });
 }
 
 template <std::size_t Count>
@@ -118,11 +126,10 @@ void dense_tiles(const DenseConv& conv, std::uint32_t first, std::uint32_t last,
 // One tile of blocks `first` to `last`, which are of one group.
 inline void dense_tile_of_group(const DenseConv& conv, std::uint32_t first, std::uint32_t last, std::size_t flat) {
     constexpr std::size_t kWeightBytes = 4 / kDenseTaps;
-    constexpr std::size_t kPieces = kDenseTile / kDenseBytes;
     constexpr auto kFilters = std::make_index_sequence<kFiltersPerBlock>{};
-    alignas(kAlignment) std::int32_t sums[kFiltersPerBlock * kDenseTile];
-    alignas(kAlignment) std::int32_t total[kFiltersPerBlock * kDenseTile];
-    Packed packed[kPieces][kPackedTaps / kDenseTaps];
+    Quarters sums[kFiltersPerBlock * kDensePieces];
+    Quarters total[kFiltersPerBlock * kDensePieces];
+    Packed packed[kDensePieces][kPackedTaps / kDenseTaps];
     const std::uint8_t* const input =
         static_cast<const std::uint8_t*>(conv.input) + first / conv.blocks_per_group * conv.group_stride + flat;
     // Filters with more taps than are packed at a time pack anew for each block.
@@ -132,21 +139,26 @@ inline void dense_tile_of_group(const DenseConv& conv, std::uint32_t first, std:
                                       std::size_t{block} * conv.taps * kFiltersPerBlock * kWeightBytes;
         for (std::uint32_t begin = 0; begin < conv.taps; begin += kPackedTaps) {
             const std::uint32_t taps = conv.taps - begin < kPackedTaps ? conv.taps - begin : kPackedTaps;
-            std::int32_t* const to = begin == 0 ? total : sums;
-            for (std::size_t piece = 0; piece < kPieces; ++piece) {
+            Quarters* const to = begin == 0 ? total : sums;
+            for (std::size_t piece = 0; piece < kDensePieces; ++piece) {
                 if (!is_packed_once || block == first) {
                     for (std::uint32_t i = 0; i < taps / kDenseTaps; ++i) {
-                        packed[piece][i] = pack(input + piece * kDenseBytes, conv.offsets + begin + i * kDenseTaps);
+                        packed[piece][i] = pack(input + piece * kVectorBytes, conv.offsets + begin + i * kDenseTaps);
                     }
                 }
-                dense_tile_uint8(packed[piece], taps / kDenseTaps, weights, to + piece * kDenseBytes, kFilters);
+                dense_piece(packed[piece], taps / kDenseTaps, weights, to + piece, kFilters);
             }
             if (begin != 0) {
-                for (std::size_t i = 0; i < kFiltersPerBlock * kDenseTile; ++i) total[i] += sums[i];
+                for (std::size_t i = 0; i < kFiltersPerBlock * kDensePieces; ++i) {
+                    for (std::size_t p = 0; p < 4; ++p) total[i].part[p] += sums[i].part[p];
+                }
             }
             weights += std::size_t{taps} * kFiltersPerBlock * kWeightBytes;
         }
-        finish_block<kDenseTile>(conv, total, block, flat);
+        for_filters(conv, block, [&](std::uint32_t f, std::uint32_t filter) {
+            finish_tile<Layout::kPlain, kDensePieces>(total[f * kDensePieces].part, conv.excess[filter], conv.epilogue,
+                                                      filter, flat, conv.output);
+        });
     }
 }
 
@@ -155,18 +167,15 @@ void dense_byte_tiles(const DenseConv& conv, std::uint32_t first, std::uint32_t 
     for (std::uint32_t begin = first; begin < last;) {
         const std::uint32_t group_end = (begin / conv.blocks_per_group + 1) * conv.blocks_per_group;
         const std::uint32_t end = group_end < last ? group_end : last;
-        for (std::size_t flat = 0; flat < span; flat += kDenseTile) dense_tile_of_group(conv, begin, end, flat);
+        for (std::size_t flat = 0; flat < span; flat += kAlignment) dense_tile_of_group(conv, begin, end, flat);
         begin = end;
     }
 }
 
 inline void clear_block_gaps(const DenseConv& conv, std::uint32_t first, std::uint32_t last) {
     for (std::uint32_t block = first; block < last; ++block) {
-        const std::uint32_t group = block / conv.blocks_per_group;
-        const std::uint32_t in_group = (block - group * conv.blocks_per_group) * kFiltersPerBlock;
-        const std::uint32_t left = conv.filters_per_group - in_group;
-        const std::uint32_t filter = group * conv.filters_per_group + in_group;
-        clear_gaps(conv.output, filter, filter + (left < kFiltersPerBlock ? left : kFiltersPerBlock));
+        for_filters(conv, block,
+                    [&](std::uint32_t, std::uint32_t filter) { clear_gaps(conv.output, filter, filter + 1); });
     }
 }
 

@@ -18,41 +18,50 @@ inline T merged(T a, T b) {
     }
 }
 
-// to[i] = all from[i + k step] for k < `rows`, merged. The last vector overlaps the one before, so that runs of any
-// length are computed with vectors; nothing is loaded that has just been stored.
 template <Pool kKind, class T>
-inline void reduce(const T* from, std::size_t step, std::size_t rows, T* to, std::size_t count) {
-    constexpr std::size_t kBytes = sizeof(T) == 1 ? 16 : kVectorBytes;
-    constexpr std::size_t kLanes = kBytes / sizeof(T);
-    std::size_t i = 0;
-    for (; count >= kLanes && i < count; i += kLanes) {
-        const std::size_t at = i + kLanes <= count ? i : count - kLanes;
-        auto total = load<T, kBytes>(from + at);
-        for (std::size_t k = 1; k < rows; ++k) total = merged<kKind>(total, load<T, kBytes>(from + k * step + at));
-        store(to + at, total);
-    }
-    for (; i < count; ++i) {
-        T total = from[i];
-        for (std::size_t k = 1; k < rows; ++k) total = merged<kKind, T>(total, from[k * step + i]);
-        to[i] = total;
-    }
+inline Twice<T> merged(const Twice<T>& a, const Twice<T>& b) {
+    return {merged<kKind>(a.low, b.low), merged<kKind>(a.high, b.high)};
 }
 
-// Merges elements that lie `Stride` apart.
+// to[i] = the elements of a window, merged: its rows first, `step` apart, then its columns from `Stride * i` on.
+// Behind them there are zeros in `to`, but not beyond `end`.
 template <Pool kKind, std::size_t Stride, class T>
-inline void merge(T* into, const T* from, std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) into[i] = merged<kKind, T>(into[i], from[Stride * i]);
+inline void merge_windows(const T* from, std::size_t step, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t count, T zero, const T* end) {
+    constexpr std::size_t kBytes = kHalfBytes<T>, kLanes = kBytes / sizeof(T);
+    const auto merged_rows = [&](const T* at) {
+        auto total = load<T, kBytes>(at);
+        for (std::size_t k = 1; k < rows; ++k) total = merged<kKind>(total, load<T, kBytes>(at + k * step));
+        return total;
+    };
+    for (std::size_t i = 0; i < count; i += kLanes) {
+        const T* const at = from + Stride * i;
+        Vector<T, kBytes> total;
+        if constexpr (Stride == 1) {
+            total = merged_rows(at);
+            for (std::size_t k = 1; k < columns; ++k) total = merged<kKind>(total, merged_rows(at + k));
+        } else {
+            static_assert(Stride == 2);
+            const auto merged_halves = [&](std::size_t k) {
+                Twice<T> all = load_twice(at + k);
+                for (std::size_t r = 1; r < rows; ++r) all = merged<kKind, T>(all, load_twice(at + k + r * step));
+                return halves(all);
+            };
+            const Halves<T> two = merged_halves(0);
+            total = columns == 1 ? two.even : merged<kKind>(two.even, two.odd);
+            for (std::size_t k = 2; k < columns; k += 2) {
+                const Halves<T> next = merged_halves(k);
+                total = merged<kKind>(total, next.even);
+                if (k + 1 < columns) total = merged<kKind>(total, next.odd);
+            }
+        }
+        store_row_end(to + i, total, count - i, zero, end);
+    }
 }
 
 template <Pool kKind, class T>
-inline void merge(T* into, const T* from, std::size_t count, std::size_t stride) {
-    if (stride == 1) {
-        merge<kKind, 1>(into, from, count);
-    } else if (stride == 2) {
-        merge<kKind, 2>(into, from, count);
-    } else {
-        for (std::size_t i = 0; i < count; ++i) merge<kKind, 1>(into + i, from + i * stride, 1);
-    }
+inline void merge(T* into, const T* from, std::size_t count, std::size_t stride = 1) {
+    for (std::size_t i = 0; i < count; ++i) into[i] = merged<kKind, T>(into[i], from[stride * i]);
 }
 
 // Positions of a window along one axis that lie in the input, and (for averages that count the padding) in the padded
@@ -68,33 +77,6 @@ inline Window window(std::int64_t begin, std::int64_t kernel, std::int64_t size,
     return {high > low ? high - low : 0, padded_end - begin};
 }
 
-// Rows of a plane as the pool computes with them: largest elements are found among elements as they are kept, since a
-// plan gives output and input the same levels; averages are of real numbers.
-template <Pool kKind>
-inline void reduce_rows(const Planes& planes, std::size_t at, std::size_t step, std::size_t rows, float* to,
-                        float* room) {
-    if (planes.element == Element::kFloat32) {
-        reduce<kKind>(static_cast<const float*>(planes.origin) + at, step, rows, to, planes.width);
-        return;
-    }
-    for (std::size_t k = 0; k < rows; ++k) {
-        const float* const row = to_floats(planes, at + k * step, planes.width, k == 0 ? to : room);
-        if (k != 0) merge<kKind, 1>(to, row, planes.width);
-    }
-}
-template <Pool kKind>
-inline void reduce_rows(const Planes& planes, std::size_t at, std::size_t step, std::size_t rows, std::uint8_t* to,
-                        std::uint8_t*) {
-    reduce<kKind>(static_cast<const std::uint8_t*>(planes.origin) + at, step, rows, to, planes.width);
-}
-
-inline void write_pooled(const Planes& planes, std::size_t at, const float* row) {
-    from_floats(planes, at, row, planes.width);
-}
-inline void write_pooled(const Planes& planes, std::size_t at, const std::uint8_t* row) {
-    __builtin_memcpy(static_cast<std::uint8_t*>(planes.origin) + at, row, planes.width);
-}
-
 inline void divide_by_counts(const PoolShape& shape, const Planes& input, std::int64_t top, float* row,
                              std::uint32_t width) {
     const Window rows = window(top, shape.kernel_height, input.height, shape.pad_bottom);
@@ -107,55 +89,100 @@ inline void divide_by_counts(const PoolShape& shape, const Planes& input, std::i
     }
 }
 
-// Rows first, for all of an image, then columns: what has just been stored in other pieces is slow to load.
-template <Pool kKind, class T>
-void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output, T identity, float* scratch,
+// The rows of a window that lie in the input.
+struct WindowRows {
+    std::uint32_t first = 0;  // of the input
+    std::size_t count = 0;
+};
+inline WindowRows window_rows(const PoolShape& shape, const Planes& input, std::int64_t top) {
+    const std::int64_t down = shape.dilation_height;
+    const std::int64_t begin = top < 0 ? (-top + down - 1) / down : 0;
+    std::int64_t end = (std::int64_t{input.height} - top + down - 1) / down;
+    if (end > shape.kernel_height) end = shape.kernel_height;
+    if (end <= begin) return {};
+    return {static_cast<std::uint32_t>(top + begin * down), static_cast<std::size_t>(end - begin)};
+}
+
+// Windows of elements as they are kept, with a stride of 1 or 2 along a row and no dilation there. The elements of an
+// output have the levels of its input: the largest of some bytes is one of them.
+template <Pool kKind, std::size_t Stride, class T>
+void pool_elements(const Planes& input, const PoolShape& shape, const Planes& output, T identity, std::uint32_t first,
+                   std::uint32_t last) {
+    const std::size_t kernel = shape.kernel_width, pad = shape.pad_left, step = shape.dilation_height * input.pitch;
+    // Windows from `begin` to `end` lie within a row.
+    std::size_t end = input.width + pad < kernel ? 0 : (input.width + pad - kernel) / Stride + 1;
+    if (end > output.width) end = output.width;
+    std::size_t begin = (pad + Stride - 1) / Stride;
+    if (begin > end) begin = end;
+    const T zero = zero_of<T>(output);
+    for (std::uint32_t channel = first; channel < last; ++channel) {
+        clear_plane(output, channel, 0);
+        const T* const plane_end = static_cast<const T*>(output.origin) + (channel + 1) * output.plane_stride;
+        for (std::uint32_t image = 0; image < output.images; ++image) {
+            for (std::uint32_t y = 0; y < output.height; ++y) {
+                const std::int64_t top = std::int64_t{y} * shape.stride_height - shape.pad_top;
+                const WindowRows rows = window_rows(shape, input, top);
+                const T* const from = static_cast<const T*>(input.origin) + row_at(input, channel, image, rows.first);
+                T* const to = static_cast<T*>(output.origin) + row_at(output, channel, image, y);
+                if (end > begin && rows.count != 0) {
+                    merge_windows<kKind, Stride>(from + begin * Stride - pad, step, rows.count, kernel, to + begin,
+                                                 end - begin, zero, plane_end);
+                }
+                const auto merge_one = [&](std::size_t x) {
+                    T total = identity;
+                    for (std::size_t k = 0; k < kernel; ++k) {
+                        const std::size_t column = x * Stride + k;  // in the padded row
+                        if (column < pad || column - pad >= input.width) continue;
+                        T rows_merged = identity;
+                        for (std::size_t r = 0; r < rows.count; ++r) {
+                            merge<kKind>(&rows_merged, from + (column - pad) + r * step, 1);
+                        }
+                        total = merged<kKind, T>(total, rows_merged);
+                    }
+                    to[x] = total;
+                };
+                const bool is_inside = rows.count != 0;
+                for (std::size_t x = 0; x < (is_inside ? begin : output.width); ++x) merge_one(x);
+                for (std::size_t x = end; x < output.width; ++x) merge_one(x);
+                if constexpr (kKind == Pool::kAverage) divide_by_counts(shape, input, top, to, output.width);
+            }
+        }
+    }
+}
+
+// Any windows, of real numbers. Rows first, for all of an image, then columns: what has just been stored in other
+// pieces is slow to load.
+template <Pool kKind>
+void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output, float identity, float* scratch,
                std::uint32_t first, std::uint32_t last) {
     const std::size_t reach = (shape.kernel_width - 1) * shape.dilation_width;
     std::size_t padded = (output.width - 1) * shape.stride_width + reach + 1;
     if (padded < shape.pad_left + input.width) padded = shape.pad_left + input.width;
-    const std::size_t half = (padded + 1) / 2;
-    const bool is_split = shape.stride_width == 2 && shape.dilation_width == 1 && shape.kernel_width > 1;
-    T* const columns = reinterpret_cast<T*>(scratch);          // [output.height][padded + 2]: windows' rows merged
-    T* const phases = columns + output.height * (padded + 2);  // [output.height][2][half], if it is split
-    T* const row = phases + output.height * 2 * half;          // [the wider of input and output]
-    T* const result = row + (input.width > output.width ? input.width : output.width);
+    float* const columns = scratch;                       // [output.height][padded]: windows' rows merged
+    float* const row = columns + output.height * padded;  // [input.width]
+    float* const result = row + input.width;              // [output.width]
+    const float* const result_end = result + output.width;
     for (std::uint32_t channel = first; channel < last; ++channel) {
         clear_plane(output, channel, 0);
         for (std::uint32_t image = 0; image < output.images; ++image) {
             for (std::uint32_t y = 0; y < output.height; ++y) {
-                T* const column = columns + y * (padded + 2);
-                for (std::size_t i = 0; i < padded + 2; ++i) column[i] = identity;
-                const std::int64_t top = std::int64_t{y} * shape.stride_height - shape.pad_top;
-                // Rows of the window that lie in the input: from `begin` to `end`.
-                const std::int64_t down = shape.dilation_height;
-                const std::int64_t begin = top < 0 ? (-top + down - 1) / down : 0;
-                std::int64_t end = (std::int64_t{input.height} - top + down - 1) / down;
-                if (end > shape.kernel_height) end = shape.kernel_height;
-                if (end <= begin) continue;
-                const auto source = static_cast<std::uint32_t>(top + begin * down);
-                reduce_rows<kKind>(input, row_at(input, channel, image, source),
-                                   static_cast<std::size_t>(down) * input.pitch, static_cast<std::size_t>(end - begin),
-                                   column + shape.pad_left, row);
-            }
-            // Every second element, once for all columns of the windows.
-            for (std::uint32_t y = 0; y < output.height && is_split; ++y) {
-                split_row(columns + y * (padded + 2), phases + 2 * y * half, half, 2);
-                split_row(columns + y * (padded + 2) + 1, phases + (2 * y + 1) * half, half, 2);
+                float* const column = columns + y * padded;
+                for (std::size_t i = 0; i < padded; ++i) column[i] = identity;
+                const WindowRows rows =
+                    window_rows(shape, input, std::int64_t{y} * shape.stride_height - shape.pad_top);
+                for (std::size_t k = 0; k < rows.count; ++k) {
+                    const std::size_t at =
+                        row_at(input, channel, image, rows.first) + k * shape.dilation_height * input.pitch;
+                    merge<kKind>(column + shape.pad_left, to_floats(input, at, input.width, row), input.width);
+                }
             }
             for (std::uint32_t y = 0; y < output.height; ++y) {
-                const T* const column = columns + y * (padded + 2);
-                if (is_split) {
-                    // Even columns of the window, then odd ones.
-                    const T* const even = phases + 2 * y * half;
-                    reduce<kKind>(even, 1, (shape.kernel_width + 1) / 2, result, output.width);
-                    reduce<kKind>(even + half, 1, shape.kernel_width / 2, row, output.width);
-                    merge<kKind, 1>(result, row, output.width);
-                } else if (shape.stride_width == 1) {
-                    reduce<kKind>(column, shape.dilation_width, shape.kernel_width, result, output.width);
+                const float* const column = columns + y * padded;
+                if (shape.stride_width == 2 && shape.dilation_width == 1) {
+                    merge_windows<kKind, 2>(column, 0, 1, shape.kernel_width, result, output.width, 0.0f, result_end);
                 } else {
-                    for (std::size_t i = 0; i < output.width; ++i) result[i] = identity;
-                    for (std::uint32_t k = 0; k < shape.kernel_width; ++k) {
+                    for (std::size_t i = 0; i < output.width; ++i) result[i] = column[shape.stride_width * i];
+                    for (std::uint32_t k = 1; k < shape.kernel_width; ++k) {
                         merge<kKind>(result, column + std::size_t{k} * shape.dilation_width, output.width,
                                      shape.stride_width);
                     }
@@ -164,21 +191,35 @@ void pool_rows(const Planes& input, const PoolShape& shape, const Planes& output
                     const std::int64_t top = std::int64_t{y} * shape.stride_height - shape.pad_top;
                     divide_by_counts(shape, input, top, result, output.width);
                 }
-                write_pooled(output, row_at(output, channel, image, y), result);
+                write_row(output, channel, image, y, result);
             }
         }
     }
 }
 
+template <Pool kKind, class T>
+bool pool_elements(const Planes& input, const PoolShape& shape, const Planes& output, T identity, std::uint32_t first,
+                   std::uint32_t last) {
+    if (input.element != output.element || shape.dilation_width != 1 || shape.stride_width > 2) return false;
+    if (shape.stride_width == 1) {
+        pool_elements<kKind, 1>(input, shape, output, identity, first, last);
+    } else {
+        pool_elements<kKind, 2>(input, shape, output, identity, first, last);
+    }
+    return true;
+}
+
 inline void pool(Pool kind, const Planes& input, const PoolShape& shape, const Planes& output, float* scratch,
                  std::uint32_t first, std::uint32_t last) {
+    const bool is_float = input.element == Element::kFloat32;
     if (kind == Pool::kAverage) {
-        pool_rows<Pool::kAverage, float>(input, shape, output, 0.0f, scratch, first, last);
-    } else if (output.element == Element::kUint8) {
-        pool_rows<Pool::kMax, std::uint8_t>(input, shape, output, 0, scratch, first, last);
+        if (is_float && pool_elements<Pool::kAverage, float>(input, shape, output, 0.0f, first, last)) return;
+        pool_rows<Pool::kAverage>(input, shape, output, 0.0f, scratch, first, last);
     } else {
-        // Also of levels, where the output is one of the graph's.
-        pool_rows<Pool::kMax, float>(input, shape, output, kLowest, scratch, first, last);
+        if (is_float && pool_elements<Pool::kMax, float>(input, shape, output, kLowest, first, last)) return;
+        if (!is_float && pool_elements<Pool::kMax, std::uint8_t>(input, shape, output, 0, first, last)) return;
+        // Also of levels whose output is one of the graph's: real numbers.
+        pool_rows<Pool::kMax>(input, shape, output, kLowest, scratch, first, last);
     }
 }
 
@@ -197,13 +238,13 @@ void adaptive_pool_rows(const Planes& input, const Planes& output, float* scratc
                 for (std::size_t i = 0; i < input.width; ++i) column[i] = kKind == Pool::kMax ? kLowest : 0.0f;
                 for (std::uint64_t source = top; source < bottom; ++source) {
                     const std::size_t at = row_at(input, channel, image, static_cast<std::uint32_t>(source));
-                    merge<kKind, 1>(column, to_floats(input, at, input.width, row), input.width);
+                    merge<kKind>(column, to_floats(input, at, input.width, row), input.width);
                 }
                 for (std::uint64_t x = 0; x < output.width; ++x) {
                     const std::uint64_t left = x * input.width / output.width;
                     const std::uint64_t right = ((x + 1) * input.width + output.width - 1) / output.width;
                     float total = column[left];
-                    for (std::uint64_t i = left + 1; i < right; ++i) merge<kKind, 1>(&total, column + i, 1);
+                    for (std::uint64_t i = left + 1; i < right; ++i) merge<kKind>(&total, column + i, 1);
                     if (kKind == Pool::kAverage) total /= static_cast<float>((bottom - top) * (right - left));
                     result[x] = total;
                 }
@@ -213,27 +254,42 @@ void adaptive_pool_rows(const Planes& input, const Planes& output, float* scratc
     }
 }
 
-// The mean of all pixels: of levels their exact sum, divided once.
+// The sum in `kParts` parts, so that it vectorizes and has one order on every instruction set.
+template <class Sum, class T>
+inline Sum sum_of(const T* elements, std::size_t count) {
+    constexpr std::size_t kParts = 16;
+    Sum parts[kParts] = {};
+    std::size_t i = 0;
+    for (; i + kParts <= count; i += kParts) {
+        for (std::size_t j = 0; j < kParts; ++j) parts[j] += elements[i + j];
+    }
+    Sum total{};
+    for (; i < count; ++i) total += elements[i];
+    for (std::size_t j = 0; j < kParts; ++j) total += parts[j];
+    return total;
+}
+
+// The mean of all pixels: of levels their exact sum, divided once. Zeros between the rows add nothing.
 inline void global_average(const Planes& input, const Planes& output, std::uint32_t first, std::uint32_t last) {
     const float count = static_cast<float>(input.height) * static_cast<float>(input.width);
+    const std::size_t span = (input.height - 1) * input.pitch + input.width;
     for (std::uint32_t channel = first; channel < last; ++channel) {
         clear_plane(output, channel, 0);
         for (std::uint32_t image = 0; image < input.images; ++image) {
+            const std::size_t at = row_at(input, channel, image, 0);
             float total = 0.0f;
-            std::int64_t levels = 0;
-            for (std::uint32_t y = 0; y < input.height; ++y) {
-                const std::size_t at = row_at(input, channel, image, y);
-                if (input.element == Element::kFloat32) {
-                    const float* const row = static_cast<const float*>(input.origin) + at;
-                    for (std::uint32_t x = 0; x < input.width; ++x) total += row[x];
-                } else {
-                    const std::uint8_t* const row = static_cast<const std::uint8_t*>(input.origin) + at;
-                    std::int32_t sum = 0;
-                    for (std::uint32_t x = 0; x < input.width; ++x) sum += row[x];
-                    levels += sum - std::int64_t{input.levels.zero} * input.width;
+            if (input.element == Element::kFloat32) {
+                total = sum_of<float>(static_cast<const float*>(input.origin) + at, span);
+            } else {
+                // Long rows of bytes are summed in pieces, so that their sums fit.
+                const std::uint8_t* const bytes = static_cast<const std::uint8_t*>(input.origin) + at;
+                constexpr std::size_t kPiece = std::size_t{1} << 23;
+                std::int64_t levels = -static_cast<std::int64_t>(input.levels.zero * span);
+                for (std::size_t i = 0; i < span; i += kPiece) {
+                    levels += sum_of<std::int32_t>(bytes + i, span - i < kPiece ? span - i : kPiece);
                 }
+                total = static_cast<float>(levels) * input.levels.step;
             }
-            if (input.element == Element::kUint8) total = static_cast<float>(levels) * input.levels.step;
             const float mean = total / count;
             from_floats(output, row_at(output, channel, image, 0), &mean, 1);
         }

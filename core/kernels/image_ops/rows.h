@@ -6,12 +6,29 @@
 namespace sterna::STERNA_ISA {
 namespace {
 
+// Mostly a few bytes: not worth a call.
+inline void fill_bytes(unsigned char* to, std::uint8_t value, std::size_t count) {
+    constexpr std::size_t kBytes = 16, kMany = 1024;
+    if (count >= kMany) {
+        __builtin_memset(to, value, count);
+        return;
+    }
+    const Vector<std::uint8_t, kBytes> values = Vector<std::uint8_t, kBytes>{} + value;
+    std::size_t i = 0;
+    for (; i + kBytes <= count; i += kBytes) store(to + i, values);
+    if (count >= kBytes) {
+        store(to + count - kBytes, values);
+    } else {
+        for (; i < count; ++i) to[i] = value;
+    }
+}
+
 // Zeros from element `begin` of a plane to its end.
 inline void clear_plane(const Planes& planes, std::uint32_t channel, std::size_t begin) {
     const std::size_t bytes = size_of(planes.element);
     unsigned char* const plane = static_cast<unsigned char*>(planes.origin) + channel * planes.plane_stride * bytes;
     // The zero of float32 is 0.
-    __builtin_memset(plane + begin * bytes, planes.levels.zero, (planes.plane_stride - begin) * bytes);
+    fill_bytes(plane + begin * bytes, planes.levels.zero, (planes.plane_stride - begin) * bytes);
 }
 
 template <class T>
@@ -41,6 +58,28 @@ inline void clear_gaps(const Planes& planes, std::uint32_t first, std::uint32_t 
         clear_gaps_as<float>(planes, first, last, 0.0f);
     } else {
         clear_gaps_as<std::uint8_t>(planes, first, last, planes.levels.zero);
+    }
+}
+
+// The zero of the elements of planes.
+template <class T>
+inline T zero_of(const Planes& planes) {
+    return static_cast<T>(planes.element == Element::kUint8 ? planes.levels.zero : 0);
+}
+
+// Stores the first `count` lanes, `count` > 0, in a row; behind them zeros, which may reach into rows that are stored
+// later, but not beyond `end`.
+template <class T, class V>
+inline void store_row_end(T* to, const V& x, std::size_t count, T zero, const T* end) {
+    constexpr std::size_t kLanes = sizeof(V) / sizeof(T);
+    if (count >= kLanes) {
+        store(to, x);
+    } else if (static_cast<std::size_t>(end - to) >= kLanes) {
+        store(to, first_lanes(x, count, zero, std::make_index_sequence<kLanes>{}));
+    } else {
+        T room[kLanes];
+        store(room, x);
+        for (std::size_t i = 0; i < count; ++i) to[i] = room[i];
     }
 }
 
@@ -86,74 +125,6 @@ inline void store_images(const Planes& input, float* images, std::size_t channel
                 read_row(input, channel, image, row, to);
             }
         }
-    }
-}
-
-template <class T>
-inline void split_row(const T* from, T* to, std::size_t count, std::size_t stride) {
-    if (stride == 1) {
-        __builtin_memcpy(to, from, count * sizeof(T));
-        return;
-    }
-    std::size_t i = 0;
-    if constexpr (sizeof(T) == 1) {
-        // The last sixteen overlap those before, so that rows of any width are copied with vectors.
-        constexpr std::size_t kBytes = 16;
-        if (stride == 2 && count >= kBytes) {
-            for (; i < count; i += kBytes) {
-                const std::size_t at = i + kBytes <= count ? i : count - kBytes;
-                for (std::size_t half = 0; half < kBytes; half += kBytes / 2) {
-                    Vector<std::uint16_t, kBytes> pairs;
-                    __builtin_memcpy(&pairs, from + 2 * (at + half), kBytes);
-                    store(to + at + half, __builtin_convertvector(pairs & 255, Vector<std::uint8_t, kBytes / 2>));
-                }
-            }
-            return;
-        }
-    }
-    for (; i < count; ++i) to[i] = from[stride * i];
-}
-
-template <class T>
-void split_planes(const Planes& input, const SplitShape& shape, const Planes& output, std::uint32_t first,
-                  std::uint32_t last) {
-    const std::int64_t stride_x = shape.stride_width, stride_y = shape.stride_height;
-    const std::int64_t phases = stride_y * stride_x;
-    for (std::uint32_t plane = first; plane < last; ++plane) {
-        if (phases <= 64 && (shape.phases >> (plane % phases) & 1) == 0) {
-            // Nobody reads its pixels, but what lies behind them is before the first pixels of the next plane.
-            clear_plane(output, plane, output.span());
-            continue;
-        }
-        clear_plane(output, plane, 0);
-        const std::int64_t channel = plane / phases, phase_y = plane % phases / stride_x, phase_x = plane % stride_x;
-        // Columns whose source lies in the input; those before the first one never do.
-        const std::int64_t columns = (std::int64_t{input.width} - phase_x + stride_x - 1) / stride_x;
-        std::int64_t end = std::int64_t{output.width} + shape.reach_right;
-        if (end > columns) end = columns;
-        if (end <= 0) continue;
-        for (std::uint32_t image = 0; image < output.images; ++image) {
-            for (std::int64_t y = 0; y < std::int64_t{output.height} + shape.reach_bottom; ++y) {
-                const std::int64_t source = stride_y * y + phase_y;
-                if (source >= input.height) break;
-                const T* const from =
-                    static_cast<const T*>(input.origin) +
-                    row_at(input, static_cast<std::uint32_t>(channel), image, static_cast<std::uint32_t>(source)) +
-                    phase_x;
-                T* const to = static_cast<T*>(output.origin) + plane * output.plane_stride +
-                              image * output.image_stride + static_cast<std::size_t>(y) * output.pitch;
-                split_row(from, to, static_cast<std::size_t>(end), static_cast<std::size_t>(stride_x));
-            }
-        }
-    }
-}
-
-inline void split(const Planes& input, const SplitShape& shape, const Planes& output, std::uint32_t first,
-                  std::uint32_t last) {
-    if (input.element == Element::kFloat32) {
-        split_planes<float>(input, shape, output, first, last);
-    } else {
-        split_planes<std::uint8_t>(input, shape, output, first, last);
     }
 }
 

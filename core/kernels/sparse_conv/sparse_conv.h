@@ -13,10 +13,12 @@
 namespace sterna::STERNA_ISA {
 namespace {
 
+// Adds to `sums`, or begins them.
 template <std::size_t Vectors, std::size_t... I>
-inline void sum_chunk(const float* input, const std::int32_t* offsets, const Chunk& chunk, float* sums,
-                      std::index_sequence<I...>) {
+inline void sum_floats(const float* input, const std::int32_t* offsets, const Chunk& chunk, bool is_first, Floats* sums,
+                       std::index_sequence<I...>) {
     Floats total[Vectors] = {((void)I, Floats{})...};
+    if (!is_first) ((total[I] = sums[I]), ...);
     const std::int32_t* const added = offsets + chunk.added;
     for (; offsets != added; ++offsets) {
         const float* const at = input + *offsets;
@@ -27,11 +29,12 @@ inline void sum_chunk(const float* input, const std::int32_t* offsets, const Chu
         const float* const at = input + *offsets;
         ((total[I] -= load<float, kVectorBytes>(at + I * kFloatLanes)), ...);
     }
-    (store(sums + I * kFloatLanes, total[I]), ...);
+    ((sums[I] = total[I]), ...);
 }
 
+// The sums of the first bytes of pairs of vector i become number 2 i, those of the second ones number 2 i + 1.
 template <std::size_t Vectors, std::size_t... I>
-inline void sum_chunk(const std::uint8_t* input, const std::int32_t* offsets, const Chunk& chunk, std::int16_t* sums,
+inline void sum_pairs(const std::uint8_t* input, const std::int32_t* offsets, const Chunk& chunk, Shorts* sums,
                       std::index_sequence<I...>) {
     using Pairs = Vector<std::uint16_t, kVectorBytes>;
     Pairs both[Vectors] = {((void)I, Pairs{})...};
@@ -50,43 +53,93 @@ inline void sum_chunk(const std::uint8_t* input, const std::int32_t* offsets, co
         ((both[I] -= x[I]), ...);
         ((high[I] -= x[I] >> 8), ...);
     }
-    (store_pair_sums(sums + I * kVectorBytes, both[I] - (high[I] << 8), high[I]), ...);
+    ((sums[2 * I] = (Shorts)(both[I] - (high[I] << 8)), sums[2 * I + 1] = (Shorts)high[I]), ...);
 }
 
+template <class T>
+using SparseSum = std::conditional_t<std::is_same_v<T, float>, Floats, Ints>;
+// Vectors of 32-bit sums for each vector of elements.
+template <class T>
+inline constexpr std::size_t kSumsPerVector = sizeof(std::int32_t) / sizeof(T);
+// Sums of filters that wait for further blocks of channels.
+inline constexpr std::size_t kWaitingBytes = 32768;
+
+// The inputs of one block of channels for a tile of a filter; the last block finishes it.
 template <class T, std::size_t Vectors>
-inline void sparse_tile(const SparseConv& conv, std::uint32_t filter, std::size_t flat) {
-    using Sum = std::conditional_t<std::is_same_v<T, float>, float, std::int16_t>;
-    using Wide = std::conditional_t<std::is_same_v<T, float>, float, std::int32_t>;
-    constexpr std::size_t kCount = Vectors * kVectorBytes / sizeof(T);
+inline void sparse_tile(const SparseConv& conv, std::uint32_t block, std::uint32_t filter, std::size_t flat,
+                        SparseSum<T>* sums) {
     constexpr auto kIndices = std::make_index_sequence<Vectors>{};
-    alignas(kAlignment) Sum sums[kCount];
     const T* const input = static_cast<const T*>(conv.input) + flat;
-    const std::int32_t* offsets = conv.offsets + conv.offset_begin[filter];
-    const Chunk* chunk = conv.chunks + conv.chunk_begin[filter];
-    const Chunk* const end = conv.chunks + conv.chunk_begin[filter + 1];
-    const std::int32_t excess = conv.excess[filter];
-    sum_chunk<Vectors>(input, offsets, *chunk, sums, kIndices);
-    if (chunk + 1 == end) {
-        finish<kCount>(sums, excess, conv.epilogue, filter, flat, conv.output);
-        return;
+    const std::size_t list = std::size_t{block} * conv.filters + filter;
+    const std::int32_t* offsets = conv.offsets + conv.offset_begin[list];
+    const Chunk* chunk = conv.chunks + conv.chunk_begin[list];
+    const Chunk* const end = conv.chunks + conv.chunk_begin[list + 1];
+    const bool is_last = block + 1 == conv.blocks;
+    if constexpr (std::is_same_v<T, float>) {
+        sum_floats<Vectors>(input, offsets, *chunk, block == 0, sums, kIndices);
+        if (is_last) {
+            alignas(kAlignment) float numbers[Vectors * kFloatLanes];
+            __builtin_memcpy(numbers, sums, sizeof(numbers));
+            finish<Vectors * kFloatLanes>(numbers, 0, conv.epilogue, filter, flat, conv.output);
+        }
+    } else {
+        const std::int32_t excess = conv.excess[filter];
+        Shorts pairs[2 * Vectors];
+        bool is_first = block == 0;
+        for (; chunk != end; ++chunk) {
+            sum_pairs<Vectors>(input, offsets, *chunk, pairs, kIndices);
+            if (is_first && is_last && chunk + 1 == end) {
+                finish_tile<Layout::kTransposed, Vectors>(pairs, excess, conv.epilogue, filter, flat, conv.output);
+                return;
+            }
+            for (std::size_t v = 0; v < Vectors; ++v) {
+                const Quarters wide = widen_pair_sums(pairs[2 * v], pairs[2 * v + 1]);
+                for (std::size_t p = 0; p < 4; ++p) {
+                    sums[4 * v + p] = is_first ? wide.part[p] : sums[4 * v + p] + wide.part[p];
+                }
+            }
+            is_first = false;
+            offsets += chunk->added + chunk->subtracted;
+        }
+        if (is_last) finish_tile<Layout::kTransposed, Vectors>(sums, excess, conv.epilogue, filter, flat, conv.output);
     }
-    alignas(kAlignment) Wide wide[kCount];
-    for (std::size_t i = 0; i < kCount; ++i) wide[i] = sums[i];
-    while (++chunk != end) {
-        offsets += chunk[-1].added + chunk[-1].subtracted;
-        sum_chunk<Vectors>(input, offsets, *chunk, sums, kIndices);
-        for (std::size_t i = 0; i < kCount; ++i) wide[i] += sums[i];
-    }
-    finish<kCount>(wide, excess, conv.epilogue, filter, flat, conv.output);
 }
 
-// Tiles of `Vectors` vectors while they fit, then of half as many.
+// Tiles of `Vectors` vectors while they fit, then of half as many. Where the inputs of all channels would not stay in
+// the cache, blocks of them are summed one after the other for as many filters as may wait.
 template <class T, std::size_t Vectors>
 void sparse_tiles(const SparseConv& conv, std::uint32_t first, std::uint32_t last, std::size_t flat) {
     constexpr std::size_t kLanes = kVectorBytes / sizeof(T);
+    constexpr std::size_t kSums = Vectors * kSumsPerVector<T>;
+    constexpr std::uint32_t kWaiting = kWaitingBytes / (kSums * kVectorBytes);
+    SparseSum<T> sums[kWaiting * kSums];
     const std::size_t span = (conv.output.span() + kLanes - 1) / kLanes * kLanes;
-    for (; flat + Vectors * kLanes <= span; flat += Vectors * kLanes) {
-        for (std::uint32_t filter = first; filter < last; ++filter) sparse_tile<T, Vectors>(conv, filter, flat);
+    constexpr std::size_t kTile = Vectors * kLanes;
+    if (conv.blocks == 1) {
+        // What few channels bring for several tiles stays in the cache too, and longer runs are stored faster.
+        const std::size_t run =
+            conv.run_bytes / (Vectors * kVectorBytes) > 1 ? conv.run_bytes / (Vectors * kVectorBytes) * kTile : kTile;
+        while (flat + kTile <= span) {
+            const std::size_t left = (span - flat) / kTile * kTile;
+            const std::size_t end = flat + (left < run ? left : run);
+            for (std::uint32_t filter = first; filter < last; ++filter) {
+                for (std::size_t at = flat; at < end; at += kTile) {
+                    sparse_tile<T, Vectors>(conv, 0, filter, at, sums);
+                }
+            }
+            flat = end;
+        }
+    } else {
+        for (; flat + kTile <= span; flat += kTile) {
+            for (std::uint32_t begin = first; begin < last; begin += kWaiting) {
+                const std::uint32_t end = last - begin < kWaiting ? last : begin + kWaiting;
+                for (std::uint32_t block = 0; block < conv.blocks; ++block) {
+                    for (std::uint32_t filter = begin; filter < end; ++filter) {
+                        sparse_tile<T, Vectors>(conv, block, filter, flat, sums + (filter - begin) * kSums);
+                    }
+                }
+            }
+        }
     }
     if constexpr (Vectors > 1) {
         if (flat < span) sparse_tiles<T, Vectors / 2>(conv, first, last, flat);
