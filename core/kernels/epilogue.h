@@ -12,10 +12,18 @@ namespace sterna::STERNA_ISA {
 namespace {
 
 inline Floats smaller(Floats a, Floats b) {
+#if defined(__wasm_simd128__)
+    return (Floats)wasm_f32x4_pmin((v128_t)b, (v128_t)a);
+#else
     return a < b ? a : b;
+#endif
 }
 inline Floats larger(Floats a, Floats b) {
+#if defined(__wasm_simd128__)
+    return (Floats)wasm_f32x4_pmax((v128_t)b, (v128_t)a);
+#else
     return a > b ? a : b;
+#endif
 }
 
 // e^x to 2 ulp, by e^x = 2^k e^r with |r| <= ln(2) / 2 and the series of e^r; x is clamped to [-87, 88].

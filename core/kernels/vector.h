@@ -12,6 +12,8 @@
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
 #endif
 
 #include "core/kernels/kernel_types.h"
@@ -63,6 +65,8 @@ inline Ints load_ints(const std::int16_t* from) {
     return (Ints)_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #elif defined(__ARM_NEON)
     return (Ints)vmovl_s16(vld1_s16(from));
+#elif defined(__wasm_simd128__)
+    return (Ints)wasm_i32x4_load16x4(from);
 #else
     return Ints{from[0], from[1], from[2], from[3]};
 #endif
@@ -72,6 +76,8 @@ inline Ints load_ints(const std::uint8_t* from) {
     return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #elif defined(__AVX2__)
     return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+#elif defined(__wasm_simd128__)
+    return (Ints)wasm_u32x4_extend_low_u16x8(wasm_u16x8_extend_low_u8x16(wasm_v128_load32_zero(from)));
 #else
     return Ints{from[0], from[1], from[2], from[3]};
 #endif
@@ -90,6 +96,12 @@ inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
     const __m256i ints = (__m256i)((Ints)_mm256_cvtps_epi32((__m256)x) + zero);
     const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(shorts, shorts));
+#elif defined(__wasm_simd128__)
+    // Beyond 2^23 floats have no fraction: adding such a number rounds, and its bits then count from those of its own.
+    const Floats big = Floats{} + 12582912.0f;
+    const v128_t ints = (v128_t)((Ints)(x + big) - (0x4b400000 - zero));
+    const v128_t shorts = wasm_i16x8_narrow_i32x4(ints, ints);
+    wasm_v128_store32_lane(to, wasm_u8x16_narrow_i16x8(shorts, shorts), 0);
 #else
     const Floats big = Floats{} + 12582912.0f;  // beyond 2^23 floats have no fraction
     const Floats rounded = (x + big) - big;
@@ -135,6 +147,8 @@ inline Shorts load_shorts(const std::uint8_t* from) {
     return (Shorts)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #elif defined(__ARM_NEON)
     return (Shorts)vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from)));
+#elif defined(__wasm_simd128__)
+    return (Shorts)wasm_u16x8_load8x8(from);
 #else
     Shorts shorts;
     for (std::size_t i = 0; i < kShortLanes; ++i) shorts[i] = from[i];
@@ -156,6 +170,8 @@ inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
 #elif defined(__SSE2__)
     typedef short Eight __attribute__((vector_size(16)));
     return sum + (Ints)__builtin_ia32_pmaddwd128((Eight)pairs, (Eight)weights);
+#elif defined(__wasm_simd128__)
+    return sum + (Ints)wasm_i32x4_dot_i16x8((v128_t)pairs, (v128_t)weights);
 #else
     Ints products;
     for (int i = 0; i < 4; ++i) products[i] = pairs[2 * i] * weights[2 * i] + pairs[2 * i + 1] * weights[2 * i + 1];
