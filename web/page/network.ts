@@ -4,14 +4,14 @@ import {
   type Classification,
   describe,
   preprocess,
+  type Preprocessing,
   type Progress,
-  readLabels,
   readPreprocessing,
-  readTask,
   Session,
   SternaError,
   topClasses,
 } from "../dist/index.js";
+import { readTask } from "../dist/metadata.js";
 
 export interface Answer {
   readonly activations: string;
@@ -27,16 +27,13 @@ export interface Facts {
   readonly fileBytes: number;
   /** Of its weights, if they were float32. */
   readonly floatBytes: number;
-  /** Fraction of the ternary weights. */
-  readonly zeros: number | undefined;
   /** Right answers in a hundred, on so many images. */
-  readonly top1: number | undefined;
-  readonly images: number | undefined;
+  readonly top1?: number;
+  readonly images?: number;
 }
 
 interface Contestant {
   readonly session: Session;
-  readonly labels: readonly string[];
   /** Of the last runs. */
   readonly times: number[];
 }
@@ -49,6 +46,7 @@ const LONGEST_MEASUREMENT = 1500;
 
 export class Network {
   readonly #contestants: Contestant[] = [];
+  #preprocessing: Preprocessing | undefined;
   #rest: { source: Blob | Response; signal: AbortSignal } | undefined;
 
   private constructor(readonly name: string) {}
@@ -93,15 +91,13 @@ export class Network {
   }
 
   get facts(): Facts {
-    const { bytes, parameters, zeros, metadata } = this.#first;
-    const { top1, images } = describe(metadata);
-    return { name: this.name, fileBytes: bytes, floatBytes: 4 * parameters, zeros, top1, images };
+    const { bytes, parameters, metadata } = this.#first;
+    return { name: this.name, fileBytes: bytes, floatBytes: 4 * parameters, ...describe(metadata) };
   }
 
   /** Ask every session once. */
   async classify(image: ImageData): Promise<Answer[]> {
-    const input = preprocess(image, this.#first.metadata);
-    return this.#run(input);
+    return this.#run(preprocess(image, this.#first.metadata));
   }
 
   /** Ask again and again, in turns, until times are steady; `onAnswers` is told of each round, and may end it. */
@@ -126,14 +122,15 @@ export class Network {
   }
 
   async #run(input: Float32Array): Promise<Answer[]> {
+    const { channels, height, width } = this.#preprocessing!;
     const answers: Answer[] = [];
-    for (const { session, labels, times } of this.#contestants) {
+    for (const { session, times } of this.#contestants) {
       const begin = performance.now();
-      const outputs = await session.run(input);
+      const outputs = await session.run(input, [1, channels, height, width]);
       times.push(performance.now() - begin);
       if (times.length > KEPT_TIMES) times.shift();
       const [logits] = Object.values(outputs);
-      const classes = topClasses(logits!.data, labels, TOP);
+      const classes = topClasses(logits!.data, session.labels, TOP);
       answers.push({ activations: session.activations, classes, milliseconds: median(times) });
     }
     return answers;
@@ -144,11 +141,10 @@ export class Network {
   }
 
   #add(session: Session): void {
-    const contestant: Contestant = { session, labels: session.labels, times: [] };
-    this.#contestants.push(contestant);
+    this.#contestants.push({ session, times: [] });
     const task = readTask(session.metadata);
     if (task !== "classification") throw new SternaError(`the page runs classifiers only, ${this.name} is for ${task}`);
-    readPreprocessing(session.metadata);
+    this.#preprocessing = readPreprocessing(session.metadata);
   }
 }
 

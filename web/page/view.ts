@@ -50,7 +50,6 @@ export function showFacts(facts: Facts): void {
   element("file-size").textContent = inBytes(facts.fileBytes);
   element("float-size").textContent =
     `${inBytes(facts.floatBytes)}, ${number(facts.floatBytes / facts.fileBytes)} times as much`;
-  setFact("zeros", facts.zeros === undefined ? undefined : percent(facts.zeros, 1));
   const images = facts.images === undefined ? "" : ` of ${facts.images.toLocaleString("en")} images`;
   setFact("accuracy", facts.top1 === undefined ? undefined : `${facts.top1.toFixed(1)} %${images}`);
 }
