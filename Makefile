@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 DATA   := ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo test test-sanitizers test-neon lint format clean
+.PHONY: help setup data demo web test test-web test-sanitizers test-neon lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,14 @@ demo: $(READY) ## train, compress, inspect and evaluate a small network; needs n
 	$(BIN)/sterna compress recipes/digits_demo.yaml --force
 	$(BIN)/sterna inspect runs/digits_demo/digits_demo.sterna
 	$(BIN)/sterna evaluate runs/digits_demo/digits_demo.sterna
+
+web: $(READY) ## the WebAssembly engine and the package for browsers and Node, in web/dist (needs node and npm)
+	$(BIN)/python web/build.py
+	cd web && npm ci --silent && npm run --silent build
+
+test-web: $(READY) ## the package for browsers and Node
+	@if ! command -v npm >/dev/null; then echo "SKIPPED: the tests of web/ need node and npm"; else \
+	  $(MAKE) --no-print-directory web && cd web && npm test --silent; fi
 
 test: $(READY) data ## the whole test suite
 	$(BIN)/python -m pytest -q
@@ -59,5 +67,5 @@ format: $(READY) ## put Python and C++ files into the project's format
 	find core bindings fuzz \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format -i
 
 clean: ## remove builds, caches and the virtual environment; data and runs stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist web/dist web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
