@@ -32,7 +32,7 @@ demo: $(READY) ## train, compress, inspect and evaluate a small network; needs n
 
 web: $(READY) ## the engine and the page for browsers, which `sterna serve` serves too (needs Node 18 or newer, with npm)
 	@command -v npm >/dev/null || { echo "make web needs Node 18 or newer, with npm" >&2; exit 1; }
-	@npm --prefix web ci --loglevel=error
+	@npm --prefix web ci --silent
 	$(BIN)/python web/build.py
 	npm --prefix web run --silent build
 	$(BIN)/python web/make_site.py
@@ -41,14 +41,10 @@ test: $(READY) data ## the whole test suite, with that of the browser
 	$(BIN)/python -m pytest -q
 	@$(MAKE) --no-print-directory test-web
 
-test-web: $(READY) ## the engine in Node, and the page in Chromium (CHROMIUM=... names it), where they are at hand
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory run-test-web; \
-	else echo "SKIPPED the tests of the browser: they need Node 18 or newer, with npm" >&2; fi
-
-.PHONY: run-test-web
-run-test-web: web
-	PYTHON=$(CURDIR)/$(BIN)/python npm --prefix web test
-	PYTHON=$(CURDIR)/$(BIN)/python npm --prefix web run test:page
+test-web: $(READY) ## the engine in Node and the page in Chromium (CHROMIUM=... names it), where they are at hand
+	@if ! command -v npm >/dev/null; then echo "SKIPPED: the tests of web/ need Node 18 or newer, with npm" >&2; else \
+	  export PYTHON=$(CURDIR)/$(BIN)/python && $(MAKE) --no-print-directory web && \
+	  npm --prefix web --silent test && npm --prefix web --silent run test:page; fi
 
 test-sanitizers: ## the kernels and the engine under sanitizers of memory, undefined behaviour and threads
 	cmake --preset asan

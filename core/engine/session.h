@@ -31,8 +31,8 @@ class Session {
 
     const Graph& graph() const { return graph_; }
     unsigned threads() const { return pool_.threads(); }
-    const Buffer<TensorInfo>& tensors() const { return reader_.tensors(); }
-    std::string tensor_name(std::uint32_t tensor) const { return weights_->tensor_name(tensor); }
+    // The names and shapes of tensors; not their bytes, which are not there any more.
+    const Reader& reader() const { return reader_; }
 
     // How inputs of these sizes are computed; the plans of the last few sizes are kept. Nothing, and a problem, if they
     // cannot be.

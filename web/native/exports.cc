@@ -85,8 +85,8 @@ std::int32_t fault(const sterna::Fault& what) {
     return kFault;
 }
 
-std::string tensor_name(std::size_t tensor) {
-    return session->tensor_name(static_cast<std::uint32_t>(tensor));
+const sterna::Reader& reader() {
+    return loader != nullptr ? loader->reader() : session->reader();
 }
 
 }  // namespace
@@ -165,13 +165,14 @@ STERNA_EXPORT(sterna_is_int8)()->std::int32_t {
     return is_int8 ? 1 : 0;
 }
 
-// Text: the name of a tensor; number: its elements.
+// After the check. Text: the name of a tensor; number: its elements.
 STERNA_EXPORT(sterna_tensor_count)()->std::size_t {
-    return session->tensors().size();
+    return reader().tensors().size();
 }
 STERNA_EXPORT(sterna_tensor)(std::size_t tensor)->void {
-    text = tensor_name(tensor);
-    numbers = {static_cast<double>(session->tensors()[tensor].elements)};
+    const sterna::TensorInfo& info = reader().tensors()[tensor];
+    text.assign(reinterpret_cast<const char*>(reader().table_text().data()) + info.name_begin, info.name_size);
+    numbers = {static_cast<double>(info.elements)};
 }
 
 // Text: its name; numbers: its sizes without the batch, 0 where any will do.

@@ -13,7 +13,7 @@ export function element<T extends HTMLElement = HTMLElement>(id: string): T {
 /** Say something that has gone wrong, until something goes well. */
 export function showError(message: string): void {
   const box = element("error");
-  box.textContent = message.charAt(0).toUpperCase() + message.slice(1);
+  box.textContent = message;
   box.hidden = false;
 }
 
