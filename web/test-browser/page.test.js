@@ -233,13 +233,15 @@ describe("the page", { skip }, () => {
   test("goes on when the net is gone", async () => {
     const page = await open({ expected: /ERR_/ });
     await ready(page);
+    await page.locator("#loading").waitFor({ state: "hidden" });
+    await context.setOffline(true);
+    await give(page, "tall.png");
+    await isAnswered(page, "tall.png");
+    await context.setOffline(false);
     await context.route("**/models/*", (route) => route.abort("internetdisconnected"));
     await page.reload();
-    assert.match(await errorText(page), /network\.sterna cannot be fetched/);
-    await context.unroute("**/models/*");
-    await context.setOffline(true);
+    assert.match(await errorText(page), /^network\.sterna cannot be fetched/);
     await give(page, "network.sterna", "model-input");
-    await ready(page);
     await give(page, "wide.png");
     await isAnswered(page, "wide.png");
   });
@@ -303,6 +305,34 @@ describe("the page", { skip }, () => {
     }, server.address);
     assert.ok(bytes > 0);
     assert.deepEqual(new Set(sizes).size, 1, `memory grew: ${sizes}`);
+  });
+
+  test("comes with a package that takes whatever browsers show", async () => {
+    const page = await open();
+    await ready(page);
+    const picture = readFileSync(file("tall.png")).toString("base64");
+    const found = await page.evaluate(async (picture) => {
+      const { Session } = await import(new URL("/dist/index.js", location.href).href);
+      const model = new URL(new URLSearchParams(location.search).get("model"), location.href);
+      const session = await Session.load(model);
+      const bytes = Uint8Array.from(atob(picture), (character) => character.charCodeAt(0));
+      const blob = new Blob([bytes], { type: "image/png" });
+      const image = new Image();
+      image.src = URL.createObjectURL(blob);
+      await image.decode();
+      const canvas = document.createElement("canvas");
+      [canvas.width, canvas.height] = [image.width, image.height];
+      const context = canvas.getContext("2d");
+      context.drawImage(image, 0, 0);
+      const shown = [image, canvas, await createImageBitmap(blob), context.getImageData(0, 0, image.width, image.height)];
+      const answers = [];
+      for (const one of shown) answers.push(await session.classify(one));
+      session.dispose();
+      return answers;
+    }, picture);
+    for (const classes of found) {
+      assert.deepEqual(classes.map(({ label, probability }) => [label, probability]), answers.int8["tall.png"]);
+    }
   });
 
   test("is used with the keyboard alone", async () => {
