@@ -4,10 +4,10 @@
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
@@ -388,8 +388,8 @@ describe("the page", { skip }, () => {
         assert.match(await bar.evaluate((element) => getComputedStyle(element).transitionProperty), /none|all/);
         assert.ok((await contrast(page)) >= 4.5);
         if (process.env.SCREENSHOTS) {
-          mkdirSync(process.env.SCREENSHOTS, { recursive: true });
-          const path = join(process.env.SCREENSHOTS, `${width}-${colorScheme}.png`);
+          // From where npm was called, which itself moves to web/.
+          const path = resolve(process.env.INIT_CWD ?? ".", process.env.SCREENSHOTS, `${width}-${colorScheme}.png`);
           await page.screenshot({ path, fullPage: true });
         }
       });
