@@ -2,7 +2,7 @@
 
 import { SternaError } from "../dist/index.js";
 import { Camera } from "./camera.js";
-import { Network } from "./network.js";
+import { type Answer, Network } from "./network.js";
 import { decodePicture, readFrame } from "./pixels.js";
 import * as view from "./view.js";
 
@@ -39,35 +39,35 @@ async function useNetwork(name: string, source: Blob | URL): Promise<void> {
   const control = new AbortController();
   loading = control;
   view.showLoading(name);
+  let loaded: Network;
   try {
-    const loaded = await Network.load(name, source, {
+    loaded = await Network.load(name, source, {
       signal: control.signal,
       onProgress: (progress) => {
         if (loading === control) view.showLoading(name, progress);
       },
     });
-    if (loading !== control) {
-      loaded.dispose();
-      return;
-    }
-    network?.dispose();
-    network = loaded;
-    view.showFacts(loaded.facts);
-    view.announce(`${name} is ready`);
-    if (picture === undefined && !camera.isOn) view.hint("Now it needs a picture.");
-    // The picture is answered while the other session is loaded.
-    const answered = askAboutPicture();
-    await loaded.complete();
-    await answered;
-    if (network === loaded) await askAboutPicture();
   } catch (error) {
-    if (loading === control) throw error;
+    if (loading !== control) return; // another one was asked for meanwhile
+    throw error;
   } finally {
-    if (loading === control) {
-      loading = undefined;
-      view.hideLoading();
-    }
+    if (loading === control) view.hideLoading();
   }
+  if (loading !== control) {
+    loaded.dispose();
+    return;
+  }
+  loading = undefined;
+  network?.dispose();
+  network = loaded;
+  view.showFacts(loaded.facts);
+  view.announce(`${name} is ready`);
+  if (picture === undefined && !camera.isOn) view.hint("Now it needs a picture.");
+  // The picture is answered while the other session is loaded.
+  const answered = askAboutPicture();
+  await loaded.complete();
+  await answered;
+  if (network === loaded) await askAboutPicture();
 }
 
 async function usePicture(file: Blob, name: string): Promise<void> {
@@ -88,13 +88,18 @@ async function askAboutPicture(): Promise<void> {
   const asked = ++question;
   const { isCalibrated } = network;
   let told = "";
-  await network.measure(picture, (answers) => {
-    if (asked !== question) return false;
-    view.showAnswers(answers);
-    view.hint(view.compare(answers, isCalibrated));
-    told = answers.map(view.spoken).join("; ");
-    return true;
-  });
+  try {
+    await network.measure(picture, (answers) => {
+      if (asked !== question) return false;
+      view.showAnswers(answers);
+      view.hint(view.compare(answers, isCalibrated));
+      told = answers.map(view.spoken).join("; ");
+      return true;
+    });
+  } catch (error) {
+    // A network that another one has replaced gives no more answers.
+    if (asked === question) throw error;
+  }
   if (asked === question) view.announce(told);
 }
 
@@ -120,11 +125,18 @@ async function watch(): Promise<void> {
   while (asked === question && camera.isOn) {
     await camera.nextFrame();
     if (network === undefined || !camera.isOn) continue;
-    const { isCalibrated } = network;
-    const answers = await network.classify(readFrame(camera.video));
+    const used = network;
+    let answers: Answer[];
+    try {
+      answers = await used.classify(readFrame(camera.video));
+    } catch (error) {
+      if (used !== network) continue;
+      stopCamera();
+      throw error;
+    }
     if (asked !== question) return;
     view.showAnswers(answers);
-    view.hint(view.compare(answers, isCalibrated));
+    view.hint(view.compare(answers, used.isCalibrated));
     const [first] = answers;
     const label = first?.classes[0]?.label;
     if (first !== undefined && label !== lastLabel && performance.now() - lastSpoken > SPOKEN_INTERVAL) {

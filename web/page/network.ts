@@ -47,7 +47,9 @@ const LONGEST_MEASUREMENT = 1500;
 export class Network {
   readonly #contestants: Contestant[] = [];
   #preprocessing: Preprocessing | undefined;
-  #rest: { source: Blob | Response; signal: AbortSignal } | undefined;
+  /** The file once more, for the second session. */
+  #rest: Blob | Response | undefined;
+  #isDisposed = false;
 
   private constructor(readonly name: string) {}
 
@@ -65,24 +67,25 @@ export class Network {
   ): Promise<Network> {
     const [first, second] = source instanceof Blob ? [source, source] : await fetchTwice(name, source, options.signal);
     const network = new Network(name);
+    network.#rest = second;
     try {
       network.#add(await Session.load(first, options));
     } catch (error) {
       network.dispose();
-      if (second instanceof Response) void second.body?.cancel();
       throw error;
     }
-    network.#rest = { source: second, signal: options.signal };
     return network;
   }
 
   /** Load the session with exact activations beside that with 8-bit ones. */
   async complete(): Promise<void> {
+    if (!this.isCalibrated) this.#forgetRest();
     const rest = this.#rest;
-    this.#rest = undefined;
     if (rest === undefined) return;
-    if (this.isCalibrated) this.#add(await Session.load(rest.source, { activations: "float32", signal: rest.signal }));
-    else if (rest.source instanceof Response) await rest.source.body?.cancel();
+    this.#rest = undefined;
+    const second = await Session.load(rest, { activations: "float32" });
+    if (this.#isDisposed) second.dispose();
+    else this.#add(second);
   }
 
   /** Whether it has ranges for 8-bit activations. */
@@ -114,6 +117,8 @@ export class Network {
   }
 
   dispose(): void {
+    this.#isDisposed = true;
+    this.#forgetRest();
     for (const { session } of this.#contestants) session.dispose();
   }
 
@@ -134,6 +139,11 @@ export class Network {
       answers.push({ activations: session.activations, classes, milliseconds: median(times) });
     }
     return answers;
+  }
+
+  #forgetRest(): void {
+    if (this.#rest instanceof Response) void this.#rest.body?.cancel();
+    this.#rest = undefined;
   }
 
   #forgetTimes(): void {

@@ -286,6 +286,25 @@ describe("the page", { skip }, () => {
     assert.equal(await page.locator("#camera").getAttribute("aria-pressed"), "false");
   });
 
+  test("changes the network while it is at work", async () => {
+    const page = await open({ permissions: ["camera"] });
+    await ready(page);
+    await page.getByRole("button", { name: "Use the camera" }).click();
+    await page.locator("#int8 .classes li").nth(4).waitFor();
+    await give(page, "exact.sterna", "model-input");
+    await ready(page, "exact.sterna");
+    await page.locator("#int8").waitFor({ state: "hidden" });
+    await page.locator("#float32 .classes li").nth(4).waitFor();
+    assert.equal(await page.locator("#error").isVisible(), false);
+    await page.getByRole("button", { name: "Stop the camera" }).click();
+    for (let time = 0; time < 5; ++time) {
+      await give(page, "wide.png");
+      for (const name of ["exact.sterna", "network.sterna"]) await give(page, name, "model-input");
+    }
+    await isAnswered(page, "wide.png");
+    assert.equal(await page.locator("#error").isVisible(), false);
+  });
+
   test("keeps its memory through a thousand runs", async () => {
     const page = await open();
     await ready(page);
