@@ -68,7 +68,7 @@ describe("the page", { skip }, () => {
     complaints = [];
     context = await browser.newContext({ viewport: { width: 1280, height: 900 }, permissions, ...options });
     const page = await context.newPage();
-    page.setDefaultTimeout(20_000);
+    page.setDefaultTimeout(60_000);
     const complain = (text) => expected.test(text) || complaints.push(text);
     page.on("console", (message) => complain(message.text()));
     page.on("pageerror", (error) => complain(String(error)));
@@ -233,7 +233,8 @@ describe("the page", { skip }, () => {
   test("goes on when the net is gone", async () => {
     const page = await open({ expected: /ERR_/ });
     await ready(page);
-    await page.locator("#loading").waitFor({ state: "hidden" });
+    await give(page, "wide.png");
+    await isAnswered(page, "wide.png");
     await context.setOffline(true);
     await give(page, "tall.png");
     await isAnswered(page, "tall.png");

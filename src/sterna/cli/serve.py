@@ -163,6 +163,8 @@ class Server(ThreadingMixIn, TCPServer):
     """Sends the files of a site to browsers, each connection in a thread of its own."""
 
     daemon_threads = True
+    # A browser opens several connections at once, and asks again only after a second where there is no room for one.
+    request_queue_size = 128
     # Elsewhere than on Windows, this does not let two programs share a port.
     allow_reuse_address = os.name != "nt"
 
