@@ -30,16 +30,21 @@ demo: $(READY) ## train, compress, inspect and evaluate a small network; needs n
 	$(BIN)/sterna inspect runs/digits_demo/digits_demo.sterna
 	$(BIN)/sterna evaluate runs/digits_demo/digits_demo.sterna
 
-web: $(READY) ## the WebAssembly engine and the package for browsers and Node, in web/dist (needs node and npm)
+web: $(READY) ## the engine and the page for browsers, which `sterna serve` serves too (needs Node 18 or newer, with npm)
+	@command -v npm >/dev/null || { echo "make web needs Node 18 or newer, with npm" >&2; exit 1; }
+	@npm --prefix web ci --silent
 	$(BIN)/python web/build.py
-	cd web && npm ci --silent && npm run --silent build
+	npm --prefix web run --silent build
+	$(BIN)/python web/make_site.py
 
-test-web: $(READY) ## the package for browsers and Node
-	@if ! command -v npm >/dev/null; then echo "SKIPPED: the tests of web/ need node and npm"; else \
-	  $(MAKE) --no-print-directory web && cd web && npm test --silent; fi
-
-test: $(READY) data ## the whole test suite
+test: $(READY) data ## the whole test suite, with that of the browser
 	$(BIN)/python -m pytest -q
+	@$(MAKE) --no-print-directory test-web
+
+test-web: $(READY) ## the engine in Node and the page in Chromium (CHROMIUM=... names it), where they are at hand
+	@if ! command -v npm >/dev/null; then echo "SKIPPED: the tests of web/ need Node 18 or newer, with npm" >&2; else \
+	  export PYTHON=$(CURDIR)/$(BIN)/python && $(MAKE) --no-print-directory web && $$PYTHON web/build.py --test && \
+	  npm --prefix web --silent test && npm --prefix web --silent run test:page; fi
 
 test-sanitizers: ## the kernels and the engine under sanitizers of memory, undefined behaviour and threads
 	cmake --preset asan
@@ -67,5 +72,5 @@ format: $(READY) ## put Python and C++ files into the project's format
 	find core bindings fuzz \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format -i
 
 clean: ## remove builds, caches and the virtual environment; data and runs stay
-	rm -rf $(VENV) build dist web/dist web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) build dist src/sterna/web web/dist web/dist-page web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests web -name __pycache__ -type d -prune -exec rm -rf {} +

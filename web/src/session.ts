@@ -4,10 +4,10 @@ import { type Backend, type Loaded, LocalBackend } from "./backend.js";
 import { type Classification, topClasses } from "./classes.js";
 import type { LayerTime, Tensor } from "./engine.js";
 import { SternaError } from "./errors.js";
-import { type Metadata, readLabels } from "./metadata.js";
+import { type Metadata, readLabels, readPreprocessing } from "./metadata.js";
 import { compile, type WasmSource } from "./module.js";
 import { type Picture, pixelsOf } from "./picture.js";
-import { preprocess } from "./preprocessing.js";
+import { preparePicture } from "./preprocessing.js";
 import { open, type Source } from "./source.js";
 import { WorkerBackend } from "./worker_backend.js";
 
@@ -166,8 +166,10 @@ export class Session {
         throw new SternaError(`the graph has an input '${name}', got ${Object.keys(input).join(", ") || "none"}`);
       });
     }
-    const data = preprocess(pixelsOf(input), this.metadata);
-    return [{ data, shape: this.#batchShape(data.length) }];
+    // The file may name another size than the one that its graph was made with.
+    const preprocessing = readPreprocessing(this.metadata);
+    const { channels, height, width } = preprocessing;
+    return [{ data: preparePicture(pixelsOf(input), preprocessing), shape: [1, channels, height, width] }];
   }
 
   #batchShape(count: number): number[] {

@@ -56,7 +56,9 @@ def make(random: np.random.Generator, case: tuple[Any, ...]) -> tuple[dict[str, 
     pixels = random.integers(0, 256, (height, width, 4), np.uint8)
     if random.random() < 0.5:  # edges, where sums reach the ends of the scale
         pixels = np.where(pixels < 128, 0, 255).astype(np.uint8)
-    prepared = prepare_picture(Image.fromarray(pixels, "RGBA"), Preprocessing.from_metadata({"preprocessing": preprocessing}))
+    prepared = prepare_picture(
+        Image.fromarray(pixels, "RGBA"), Preprocessing.from_metadata({"preprocessing": preprocessing})
+    )
     return {"width": width, "height": height, "preprocessing": preprocessing}, pixels, prepared[0]
 
 
