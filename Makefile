@@ -43,7 +43,7 @@ test: $(READY) data ## the whole test suite, with that of the browser
 
 test-web: $(READY) ## the engine in Node and the page in Chromium (CHROMIUM=... names it), where they are at hand
 	@if ! command -v npm >/dev/null; then echo "SKIPPED: the tests of web/ need Node 18 or newer, with npm" >&2; else \
-	  export PYTHON=$(CURDIR)/$(BIN)/python && $(MAKE) --no-print-directory web && \
+	  export PYTHON=$(CURDIR)/$(BIN)/python && $(MAKE) --no-print-directory web && $$PYTHON web/build.py --test && \
 	  npm --prefix web --silent test && npm --prefix web --silent run test:page; fi
 
 test-sanitizers: ## the kernels and the engine under sanitizers of memory, undefined behaviour and threads

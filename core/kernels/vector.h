@@ -87,6 +87,13 @@ inline Floats to_floats(Ints x) {
     return __builtin_convertvector(x, Floats);
 }
 
+#if defined(__wasm_simd128__)
+// Beyond 2^23 floats have no fraction: adding such a number rounds, and its bits then count from those of its own.
+inline v128_t rounded(Floats x, std::int32_t zero) {
+    return (v128_t)((Ints)(x + 12582912.0f) - (0x4b400000 - zero));
+}
+#endif
+
 // Nearest whole numbers, halves to even, plus `zero`; 0 to 255 after that.
 inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
 #if defined(__AVX512F__)
@@ -97,9 +104,7 @@ inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
     const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(shorts, shorts));
 #elif defined(__wasm_simd128__)
-    // Beyond 2^23 floats have no fraction: adding such a number rounds, and its bits then count from those of its own.
-    const Floats big = Floats{} + 12582912.0f;
-    const v128_t ints = (v128_t)((Ints)(x + big) - (0x4b400000 - zero));
+    const v128_t ints = rounded(x, zero);
     const v128_t shorts = wasm_i16x8_narrow_i32x4(ints, ints);
     wasm_v128_store32_lane(to, wasm_u8x16_narrow_i16x8(shorts, shorts), 0);
 #else
@@ -109,6 +114,28 @@ inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
     for (std::size_t i = 0; i < kFloatLanes; ++i) to[i] = static_cast<std::uint8_t>(ints[i]);
 #endif
 }
+
+// Vectors of floats from which bytes are made together, and into which they are widened.
+#if defined(__wasm_simd128__)
+inline constexpr std::size_t kVectorsOfBytes = 4;
+
+inline void load_ints(const std::uint8_t* from, Ints (&to)[kVectorsOfBytes]) {
+    const v128_t bytes = wasm_v128_load(from);
+    const v128_t low = wasm_u16x8_extend_low_u8x16(bytes), high = wasm_u16x8_extend_high_u8x16(bytes);
+    to[0] = (Ints)wasm_u32x4_extend_low_u16x8(low);
+    to[1] = (Ints)wasm_u32x4_extend_high_u16x8(low);
+    to[2] = (Ints)wasm_u32x4_extend_low_u16x8(high);
+    to[3] = (Ints)wasm_u32x4_extend_high_u16x8(high);
+}
+
+inline void store_rounded(std::uint8_t* to, const Floats (&x)[kVectorsOfBytes], std::int32_t zero) {
+    const v128_t low = wasm_i16x8_narrow_i32x4(rounded(x[0], zero), rounded(x[1], zero));
+    const v128_t high = wasm_i16x8_narrow_i32x4(rounded(x[2], zero), rounded(x[3], zero));
+    wasm_v128_store(to, wasm_u8x16_narrow_i16x8(low, high));
+}
+#else
+inline constexpr std::size_t kVectorsOfBytes = 1;
+#endif
 
 inline Floats multiply_add(Floats a, Floats b, Floats sum) {
 #if defined(__AVX512F__)

@@ -138,11 +138,15 @@ STERNA_EXPORT(sterna_progress)()->double {
     return loader->progress();
 }
 
-// The checks of the whole file. Afterwards the text is its metadata.
+// The checks of the whole file. Afterwards the text is its metadata; number: how many sections hold them, 0 or 1.
 STERNA_EXPORT(sterna_check)()->std::int32_t {
     if (const sterna::Fault found = loader->check()) return fault(found);
-    const auto& metadata = loader->reader().metadata();
-    text.assign(reinterpret_cast<const char*>(metadata.data()), metadata.size());
+    const sterna::Reader& reader = loader->reader();
+    text.assign(reinterpret_cast<const char*>(reader.metadata().data()), reader.metadata().size());
+    numbers = {0.0};
+    for (std::size_t i = 0; i < reader.sections().size(); ++i) {
+        numbers[0] += reader.sections()[i].kind == static_cast<std::uint8_t>(sterna::SectionKind::kMetadata);
+    }
     return kDone;
 }
 

@@ -40,8 +40,7 @@ export class LocalBackend implements Backend {
 
   async finish(activations: Activations): Promise<Loaded> {
     const bytes = this.#own.check();
-    // A file may go without.
-    const metadata = bytes.length === 0 ? {} : parseMetadata(bytes);
+    const metadata = bytes === null ? {} : parseMetadata(bytes);
     this.#own.finish(activations);
     const { inputs, parameters, activations: chosen } = this.#own;
     return { metadata, inputs, parameters, activations: chosen };

@@ -130,12 +130,13 @@ export class Engine {
   /**
    * Check the file after its last byte.
    *
-   * @returns the bytes of its metadata.
+   * @returns the bytes of its metadata; null where it has none.
    * @throws SternaError it breaks a rule of the format: which, where, what was got and what is allowed.
    */
-  check(): Uint8Array {
+  check(): Uint8Array | null {
     this.#call(() => this.#check(this.#exports.sterna_check()));
-    const metadata = this.#bytes(this.#exports.sterna_text(), this.#exports.sterna_text_bytes()).slice();
+    const text = this.#bytes(this.#exports.sterna_text(), this.#exports.sterna_text_bytes()).slice();
+    const metadata = this.#numbers()[0] === 0 ? null : text;
     const names = new Set<string>();
     for (let tensor = 0; tensor < this.#exports.sterna_tensor_count(); ++tensor) {
       const name = this.#tensorName(tensor);
