@@ -64,12 +64,12 @@ lint: $(READY) ## style, types and formatting, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find core bindings fuzz \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format --dry-run -Werror
+	find core bindings fuzz web/native \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format --dry-run -Werror
 
 format: $(READY) ## put Python and C++ files into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find core bindings fuzz \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format -i
+	find core bindings fuzz web/native \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format -i
 
 clean: ## remove builds, caches and the virtual environment; data and runs stay
 	rm -rf $(VENV) build dist src/sterna/web web/dist web/dist-page web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """Build the WebAssembly engine: ``python web/build.py``.
 
-Compiles ``core/`` unchanged, with ``web/native/exports.cc``, by the C++ compiler in the package ``ziglang`` (it brings the
-C++ library of WebAssembly with it) to ``web/dist/sterna.wasm``.
+Compiles ``core/`` unchanged, with ``web/native/exports.cc``, by the C++ compiler in the package ``ziglang`` (it brings
+the C++ library of WebAssembly with it) to ``web/dist/sterna.wasm``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def build(sources: Sequence[Path], module: Path, *flags: str) -> None:
 def main() -> None:
     """Build what is asked for, and say how large the engine is."""
     parser = argparse.ArgumentParser(description="Build the WebAssembly engine, web/dist/sterna.wasm.")
-    parser.add_argument("--test", action="store_true", help="build the test of the kernels, build/web/kernels_test.wasm")
+    parser.add_argument(
+        "--test", action="store_true", help="build the test of the kernels, build/web/kernels_test.wasm"
+    )
     if parser.parse_args().test:
         # Test networks count in 64 bits, and are small.
         build(sorted(TESTING.glob("*.cc")), OBJECTS / "kernels_test.wasm", "-Wno-shorten-64-to-32")

@@ -115,7 +115,9 @@ class Reader {
     Fault check_section(std::size_t section) const;
 
     // `trits` is where the tensor begins; the chunk's part of it is written.
-    Fault read_trits(const TritChunk& chunk, std::int8_t* trits) const { return read_chunk(chunk, trits + chunk.begin); }
+    Fault read_trits(const TritChunk& chunk, std::int8_t* trits) const {
+        return read_chunk(chunk, trits + chunk.begin);
+    }
     // The same, where there is room for the chunk alone.
     Fault read_chunk(const TritChunk& chunk, std::int8_t* trits) const;
 

@@ -8,7 +8,8 @@ SessionLoader::SessionLoader(const std::string& graph, const EngineOptions& opti
     : graph_(graph), session_(new Session(options, threads)) {}
 
 Fault SessionLoader::append(const std::uint8_t* bytes, std::size_t size) {
-    if (bytes_.append(bytes, size) != Status::kOk) return {Cause::kMemory, message(Status::kOutOfMemory), bytes_.size()};
+    if (bytes_.append(bytes, size) != Status::kOk)
+        return {Cause::kMemory, message(Status::kOutOfMemory), bytes_.size()};
     if (is_hopeless_) return {};
     const Fault fault = session_->reader_.look(bytes_.data(), bytes_.size());
     is_hopeless_ = static_cast<bool>(fault);

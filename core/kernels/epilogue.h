@@ -206,7 +206,8 @@ inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epil
         }
     };
     std::size_t i = 0;
-    if constexpr (kVectorsOfBytes > 1 && std::is_same_v<Residual, std::uint8_t> && std::is_same_v<Output, std::uint8_t>) {
+    if constexpr (kVectorsOfBytes > 1 && std::is_same_v<Residual, std::uint8_t> &&
+                  std::is_same_v<Output, std::uint8_t>) {
         constexpr std::size_t kTogether = kVectorsOfBytes * kFloatLanes;
         for (; i + kTogether <= Count; i += kTogether) {
             Floats y[kVectorsOfBytes];
@@ -214,7 +215,8 @@ inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epil
             if (residual != nullptr) {
                 Ints q[kVectorsOfBytes];
                 load_ints(residual + i, q);
-                for (std::size_t v = 0; v < kVectorsOfBytes; ++v) y[v] += to_floats(q[v] - residual_zero) * residual_step;
+                for (std::size_t v = 0; v < kVectorsOfBytes; ++v)
+                    y[v] += to_floats(q[v] - residual_zero) * residual_step;
             }
             for (Floats& one : y) one = levels.limited(activate(one));
             store_rounded(to + i, y, levels.zero);

@@ -1,8 +1,8 @@
 """Write networks and what the native engine makes of them: ``python make_networks.py FOLDER``.
 
 ``FOLDER/networks.json`` lists the runs: file, activations, shape of the input, and files of numbers: the input and the
-outputs, by instruction set. ``FOLDER/bad.json`` tells for every golden bad file what is said of it, and whether that is a
-fault of the file as such, or one that is seen only when what it describes is used.
+outputs, by instruction set. ``FOLDER/bad.json`` tells for every golden bad file what is said of it, and whether that is
+a fault of the file as such, or one that is seen only when what it describes is used.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SHAPES = [(1, 3, 16, 16), (1, 3, 8, 9), (3, 3, 33, 20), (1, 3, 96, 96)]
 
 
 def main(folder: Path) -> None:
+    """Write everything into a folder that is there."""
     networks = []
     for seed in range(SEEDS):
         model = small_network(seed)
