@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 DATA   := ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo test test-sanitizers test-neon lint format clean
+.PHONY: help setup data demo web test test-web test-sanitizers test-neon lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,21 @@ demo: $(READY) ## train, compress, inspect and evaluate a small network; needs n
 	$(BIN)/sterna inspect runs/digits_demo/digits_demo.sterna
 	$(BIN)/sterna evaluate runs/digits_demo/digits_demo.sterna
 
-test: $(READY) data ## the whole test suite
+web: $(READY) ## the engine and the page for browsers, which `sterna serve` serves too (needs Node 18 or newer, with npm)
+	@command -v npm >/dev/null || { echo "make web needs Node 18 or newer, with npm" >&2; exit 1; }
+	@npm --prefix web ci --silent
+	$(BIN)/python web/build.py
+	npm --prefix web run --silent build
+	$(BIN)/python web/make_site.py
+
+test: $(READY) data ## the whole test suite, with that of the browser
 	$(BIN)/python -m pytest -q
+	@$(MAKE) --no-print-directory test-web
+
+test-web: $(READY) ## the engine in Node and the page in Chromium (CHROMIUM=... names it), where they are at hand
+	@if ! command -v npm >/dev/null; then echo "SKIPPED: the tests of web/ need Node 18 or newer, with npm" >&2; else \
+	  export PYTHON=$(CURDIR)/$(BIN)/python && $(MAKE) --no-print-directory web && $$PYTHON web/build.py --test && \
+	  npm --prefix web --silent test && npm --prefix web --silent run test:page; fi
 
 test-sanitizers: ## the kernels and the engine under sanitizers of memory, undefined behaviour and threads
 	cmake --preset asan
@@ -51,13 +64,13 @@ lint: $(READY) ## style, types and formatting, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find core bindings fuzz \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format --dry-run -Werror
+	find core bindings fuzz web/native \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format --dry-run -Werror
 
 format: $(READY) ## put Python and C++ files into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find core bindings fuzz \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format -i
+	find core bindings fuzz web/native \( -name '*.cc' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) 2>/dev/null | xargs -r $(BIN)/clang-format -i
 
 clean: ## remove builds, caches and the virtual environment; data and runs stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) build dist src/sterna/web web/dist web/dist-page web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests web -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,6 +17,7 @@
 #include "core/codec/text_coder.h"
 #include "core/codec/text_primer.h"
 #include "core/codec/trit_coder.h"
+#include "core/container/fault_text.h"
 #include "core/container/format.h"
 #include "core/container/reader.h"
 
@@ -34,16 +35,10 @@ void check(sterna::Status status) {
     if (status != sterna::Status::kOk) throw nb::value_error(sterna::message(status));
 }
 
-// A rule of the format that a file broke, as "cause: what is wrong at offset N: got X, allowed Y".
+// A rule of the format that a file broke.
 class FaultError : public std::exception {
   public:
-    explicit FaultError(const sterna::Fault& fault)
-        : text_(std::string(sterna::name(fault.cause)) + ": " + fault.message + " (at offset " +
-                std::to_string(fault.offset) + ")") {
-        if (fault.has_numbers) {
-            text_ += ": got " + std::to_string(fault.got) + ", allowed " + std::to_string(fault.allowed);
-        }
-    }
+    explicit FaultError(const sterna::Fault& fault) : text_(sterna::to_text(fault)) {}
     const char* what() const noexcept override { return text_.c_str(); }
 
   private:

@@ -101,6 +101,37 @@ void build(const std::uint8_t* table, std::size_t table_size, const std::uint8_t
     append(file, kRoom, sterna::kEndBytes);
 }
 
+// The same bytes in pieces, of which each lies elsewhere: what has arrived of a whole file is what it holds.
+void look(const sterna::Buffer<std::uint8_t>& bytes, std::size_t piece, const sterna::Reader& whole, bool is_refused) {
+    sterna::Reader reader;
+    bool is_faulty = false;
+    for (std::size_t size = 0; !is_faulty && size < bytes.size();) {
+        size = bytes.size() - size < piece ? bytes.size() : size + piece;
+        sterna::Buffer<std::uint8_t> arrived;
+        append(arrived, bytes.data(), size);
+        is_faulty = static_cast<bool>(reader.look(arrived.data(), arrived.size()));
+        for (std::size_t i = 0; !is_faulty && i < reader.trit_chunks().size(); ++i) {
+            const sterna::TritChunk& chunk = reader.trit_chunks()[i];
+            if (!reader.has_arrived(chunk) || chunk.elements() > kMaxDecoded / 64) continue;
+            sterna::Buffer<std::int8_t> trits;
+            require(trits.assign(chunk.elements(), 0) == sterna::Status::kOk);
+            static_cast<void>(static_cast<bool>(reader.read_chunk(chunk, trits.data())));
+        }
+    }
+    if (is_refused) return;
+    require(!is_faulty);
+    require(reader.trit_chunks().size() == whole.trit_chunks().size());
+    for (std::size_t i = 0; i < whole.trit_chunks().size(); ++i) {
+        const sterna::TritChunk &one = reader.trit_chunks()[i], &other = whole.trit_chunks()[i];
+        require(one.tensor == other.tensor && one.offset == other.offset && one.size == other.size);
+        require(one.begin == other.begin && one.elements() == other.elements() && reader.has_arrived(one));
+    }
+    // The reader that has looked opens the file like another one.
+    require(!reader.open(bytes.data(), bytes.size(), true));
+    require(reader.trit_chunks().size() == whole.trit_chunks().size());
+    require(reader.arrays().size() == whole.arrays().size());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -116,7 +147,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if ((data[0] & 2) != 0) make_checksums_right(bytes.data(), bytes.size());
     }
     sterna::Reader reader;
-    if (reader.open(bytes.data(), bytes.size(), true)) return 0;
+    const bool is_refused = static_cast<bool>(reader.open(bytes.data(), bytes.size(), true));
+    look(bytes, data[1] + 1u, reader, is_refused);
+    if (is_refused) return 0;
     read_trits(reader);
     read_arrays(reader);
     return 0;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <utility>
@@ -39,27 +40,44 @@ class Buffer {
     T& operator[](std::size_t index) { return data_[index]; }
     const T& operator[](std::size_t index) const { return data_[index]; }
 
-    // Afterwards the buffer holds `size` copies of `value`.
-    Status assign(std::size_t size, T value) {
+    // Afterwards the buffer holds `size` copies of `value`. More than an address can reach is too much memory, too.
+    Status assign(std::uint64_t size, T value) {
         size_ = 0;
-        if (const Status status = reserve(size); status != Status::kOk) return status;
-        for (std::size_t i = 0; i < size; ++i) data_[i] = value;
-        size_ = size;
+        if (size > std::numeric_limits<std::size_t>::max()) return Status::kOutOfMemory;
+        const auto count = static_cast<std::size_t>(size);
+        if (const Status status = reserve(count); status != Status::kOk) return status;
+        for (std::size_t i = 0; i < count; ++i) data_[i] = value;
+        size_ = count;
         return Status::kOk;
     }
 
     Status push_back(T value) {
         if (size_ == capacity_) {
-            const std::size_t grown = capacity_ < 64 ? 64 : capacity_ + capacity_ / 2;
-            if (const Status status = reserve(grown); status != Status::kOk) return status;
+            if (const Status status = grow(size_ + 1); status != Status::kOk) return status;
         }
         data_[size_++] = value;
+        return Status::kOk;
+    }
+
+    Status append(const T* values, std::size_t count) {
+        if (count > capacity_ - size_) {
+            if (count > std::numeric_limits<std::size_t>::max() - size_) return Status::kOutOfMemory;
+            if (const Status status = grow(size_ + count); status != Status::kOk) return status;
+        }
+        if (count != 0) std::memcpy(data_ + size_, values, count * sizeof(T));
+        size_ += count;
         return Status::kOk;
     }
 
     void shrink(std::size_t size) { size_ = size < size_ ? size : size_; }
 
   private:
+    // By half at least, so that all growing together takes time that is linear in the size.
+    Status grow(std::size_t least) {
+        const std::size_t half_more = capacity_ < 64 ? 64 : capacity_ + capacity_ / 2;
+        return reserve(half_more < least ? least : half_more);
+    }
+
     Status reserve(std::size_t capacity) {
         if (capacity <= capacity_) return Status::kOk;
         if (capacity > std::numeric_limits<std::size_t>::max() / sizeof(T)) return Status::kOutOfMemory;

@@ -8,11 +8,15 @@
 namespace sterna {
 namespace {
 
-constexpr int kLanes = 4;
+constexpr std::size_t kLanes = 4;
 constexpr std::uint32_t kMinState = 1u << 16;  // a state is in [2^16, 2^32), and a word has 16 bits
 constexpr int kMaxSymbols = 243;
 // Left to the other symbols in every table, so that no symbol is free and few bytes cannot stand for a huge tensor.
 constexpr std::uint32_t kReserve = 4;
+
+std::size_t to_size(std::uint64_t value) {
+    return static_cast<std::size_t>(value);
+}
 
 // Digit k of a symbol in base 3 is its trit k plus one.
 struct SymbolTables {
@@ -167,14 +171,14 @@ class FastEncoder {
                 const int trit = at < grouping_.weights ? trits_[at] : 0;
                 symbol += static_cast<unsigned>(trit + 1) * place;
             }
-            symbols_[i] = static_cast<std::uint8_t>(symbol);
+            symbols_[to_size(i)] = static_cast<std::uint8_t>(symbol);
         }
         return Status::kOk;
     }
 
     std::size_t table(std::uint64_t begin, std::uint64_t step) const {
         if (one_table_) return 0;
-        return grouping_.context(step, step == 0 ? 0 : symbols_[begin + step - 1]);
+        return grouping_.context(step, step == 0 ? 0 : symbols_[to_size(begin + step - 1)]);
     }
 
     Status make_frequencies() {
@@ -182,11 +186,11 @@ class FastEncoder {
         if (const Status status = counts.assign(tables_ * kMaxSymbols, 0); status != Status::kOk) return status;
         if (const Status status = frequencies_.assign(tables_ * kMaxSymbols, 0); status != Status::kOk) return status;
         if (const Status status = used_.assign(tables_, false); status != Status::kOk) return status;
-        for (std::uint64_t lane = 0; lane < kLanes; ++lane) {
+        for (std::size_t lane = 0; lane < kLanes; ++lane) {
             const std::uint64_t begin = grouping_.lane_begin(lane);
             for (std::uint64_t step = 0; step < grouping_.lane_size(lane); ++step) {
                 const std::size_t t = table(begin, step);
-                ++counts[t * kMaxSymbols + symbols_[begin + step]];
+                ++counts[t * kMaxSymbols + symbols_[to_size(begin + step)]];
                 used_[t] = true;
             }
         }
@@ -232,10 +236,10 @@ class FastEncoder {
         std::array<std::uint32_t, kLanes> states;
         states.fill(kMinState);
         for (std::uint64_t step = grouping_.lane_symbols; step-- > 0;) {
-            for (std::uint64_t lane = kLanes; lane-- > 0;) {
+            for (std::size_t lane = kLanes; lane-- > 0;) {
                 if (step >= grouping_.lane_size(lane)) continue;
                 const std::uint64_t begin = grouping_.lane_begin(lane);
-                const std::size_t at = table(begin, step) * kMaxSymbols + symbols_[begin + step];
+                const std::size_t at = table(begin, step) * kMaxSymbols + symbols_[to_size(begin + step)];
                 const std::uint32_t frequency = frequencies_[at];
                 std::uint32_t& state = states[lane];
                 if (state >= std::uint64_t{frequency} << (32 - grouping_.precision)) {
@@ -325,7 +329,7 @@ class FastDecoder {
     Status read_symbols(std::int8_t* trits) {
         std::array<unsigned, kLanes> before{};
         for (std::uint64_t step = 0; step < grouping_.lane_symbols; ++step) {
-            for (std::uint64_t lane = 0; lane < kLanes; ++lane) {
+            for (std::size_t lane = 0; lane < kLanes; ++lane) {
                 if (step >= grouping_.lane_size(lane)) continue;
                 const std::size_t table = one_table_ ? 0 : grouping_.context(step, before[lane]);
                 std::uint32_t& state = states_[lane];

@@ -22,7 +22,7 @@ class Plane {
   public:
     Status reset(std::uint64_t rows, std::uint64_t columns) {
         pitch_ = columns + 3;
-        return cells_.assign(index(static_cast<std::int64_t>((rows + 2) * pitch_)), 0);
+        return cells_.assign((rows + 2) * pitch_, 0);
     }
     std::int8_t* at(std::uint64_t row, std::uint64_t column) { return cells_.data() + (row + 2) * pitch_ + column + 2; }
     std::ptrdiff_t pitch() const { return static_cast<std::ptrdiff_t>(pitch_); }

@@ -202,8 +202,9 @@ class DeepMixer {
 class Rows {
   public:
     Status prepare(std::uint64_t columns) {
-        pitch_ = columns + 4;
-        return cells_.assign(3 * pitch_, 0);
+        const std::uint64_t pitch = columns + 4;
+        pitch_ = static_cast<std::size_t>(pitch);
+        return cells_.assign(3 * pitch, 0);
     }
     void clear() { std::fill(cells_.data(), cells_.data() + cells_.size(), std::int8_t{0}); }
     void next() { newest_ = (newest_ + 1) % 3; }

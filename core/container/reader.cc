@@ -89,26 +89,15 @@ const char* name(Cause cause) {
 }
 
 Fault Reader::open(const std::uint8_t* bytes, std::size_t size, bool whole_checksum) {
+    *this = Reader();
     bytes_ = bytes;
     size_ = size;
     if (const Fault fault = check_frame(whole_checksum)) return fault;
     if (const Fault fault = find_sections()) return fault;
     if (const Fault fault = read_table()) return fault;
     if (const Fault fault = list_arrays()) return fault;
-    std::uint32_t next_tensor = 0;
-    std::uint32_t next_array = 0;
     for (std::uint32_t i = 0; i < sections_.size(); ++i) {
-        if (is(sections_[i], SectionKind::kMetadata)) {
-            if (const Fault fault = check_section(i)) return fault;
-            if (const Fault fault = read_text(sections_[i], kMaxTextBytes, metadata_)) return fault;
-        } else if (is(sections_[i], SectionKind::kGraph)) {
-            if (const Fault fault = check_section(i)) return fault;
-            if (const Fault fault = read_text(sections_[i], kMaxGraphBytes, graph_)) return fault;
-        } else if (is(sections_[i], SectionKind::kTrits)) {
-            if (const Fault fault = list_trits(i, next_tensor)) return fault;
-        } else if (is(sections_[i], SectionKind::kArrays)) {
-            if (const Fault fault = assign_arrays(i, next_array)) return fault;
-        }
+        if (const Fault fault = read_section(i)) return fault;
     }
     // The slack of every chunk added up must not let a small file claim much memory.
     std::uint64_t trits = 0;
@@ -117,9 +106,96 @@ Fault Reader::open(const std::uint8_t* bytes, std::size_t size, bool whole_check
         return refuse(Cause::kRatio, "so small a file cannot hold its trits", 0, trits,
                       (size_ + kSlackBytes) * kMaxTritsPerByte);
     }
-    while (next_tensor < tensors_.size() && tensors_[next_tensor].kind != TensorKind::kTrits) ++next_tensor;
-    if (next_tensor < tensors_.size() || next_array < arrays_.size()) {
+    while (next_tensor_ < tensors_.size() && tensors_[next_tensor_].kind != TensorKind::kTrits) ++next_tensor_;
+    if (next_tensor_ < tensors_.size() || next_array_ < arrays_.size()) {
         return refuse(Cause::kCoverage, "the sections do not hold all tensors", size_);
+    }
+    return {};
+}
+
+// A section that is there; the table of tensors is read by itself.
+Fault Reader::read_section(std::uint32_t index) {
+    const SectionInfo& section = sections_[index];
+    if (is(section, SectionKind::kTrits) || is(section, SectionKind::kArrays) || is(section, SectionKind::kMetadata) ||
+        is(section, SectionKind::kGraph)) {
+        if (const Fault fault = check_section(index)) return fault;
+    }
+    if (is(section, SectionKind::kMetadata)) return read_text(section, kMaxTextBytes, metadata_);
+    if (is(section, SectionKind::kGraph)) return read_text(section, kMaxGraphBytes, graph_);
+    if (is(section, SectionKind::kTrits)) return list_trits(index);
+    if (is(section, SectionKind::kArrays)) return assign_arrays(index);
+    return {};
+}
+
+Fault Reader::look(const std::uint8_t* bytes, std::size_t size) {
+    bytes_ = bytes;
+    size_ = size;
+    while (size_ >= worth_looking_) {
+        if (next_section_ == kPrefixBytes && sections_.size() == 0) {
+            if (const Fault fault = check_prefix()) return fault;
+        }
+        if (const Fault fault = is_inside_ ? look_into_section() : look_at_head()) return fault;
+    }
+    return {};
+}
+
+Fault Reader::look_at_head() {
+    worth_looking_ = next_section_ + kSectionHeaderBytes;
+    if (size_ < worth_looking_) return {};
+    if (bytes_[next_section_] == static_cast<std::uint8_t>(SectionKind::kEnd)) {
+        worth_looking_ = ~std::uint64_t{0};
+        return {};
+    }
+    SectionInfo section;
+    if (const Fault fault = read_head(next_section_, section)) return fault;
+    if (const Status status = sections_.push_back(section); status != Status::kOk) {
+        return from_status(status, Cause::kMemory, next_section_);
+    }
+    next_section_ = section.offset + section.size + kChecksumBytes;
+    worth_looking_ = is(section, SectionKind::kTrits) ? section.offset : next_section_;
+    is_inside_ = true;
+    is_listed_ = false;
+    return {};
+}
+
+// The last section, of which more is there than before.
+Fault Reader::look_into_section() {
+    const auto index = static_cast<std::uint32_t>(sections_.size() - 1);
+    const SectionInfo section = sections_[index];
+    const bool is_whole = size_ >= next_section_;
+    if (is(section, SectionKind::kTrits) && !is_listed_ && !is_whole) {
+        // How long their list is it does not say: each attempt has twice the bytes of the one before.
+        const auto first_chunk = static_cast<std::uint32_t>(chunks_.size());
+        const std::uint32_t first_tensor = next_tensor_;
+        is_listed_ = !list_trits(index);
+        worth_looking_ = next_section_;
+        if (is_listed_) return {};
+        chunks_.shrink(first_chunk);
+        next_tensor_ = first_tensor;
+        const std::uint64_t more = size_ + bytes_there(section) + kSlackBytes;
+        worth_looking_ = more < next_section_ ? more : next_section_;
+        return {};
+    }
+    if (is_listed_) {
+        if (const Fault fault = check_section(index)) return fault;
+    } else if (index == 0) {
+        if (const Fault fault = read_table()) return fault;
+        if (const Fault fault = list_arrays()) return fault;
+    } else if (const Fault fault = read_section(index)) {
+        return fault;
+    }
+    is_inside_ = false;
+    worth_looking_ = next_section_;
+    return {};
+}
+
+Fault Reader::check_prefix() const {
+    if (std::memcmp(bytes_, kMagic.data(), kMagic.size()) != 0) {
+        return refuse(Cause::kMagic, "not a .sterna file: it does not begin with the magic bytes", 0);
+    }
+    const std::uint32_t version = read_u16(bytes_ + 8);
+    if (version != kVersion) {
+        return refuse(Cause::kVersion, "the file needs a Sterna that reads its version", 8, version, kVersion);
     }
     return {};
 }
@@ -128,13 +204,7 @@ Fault Reader::open(const std::uint8_t* bytes, std::size_t size, bool whole_check
 Fault Reader::check_frame(bool whole_checksum) const {
     constexpr std::size_t kLeast = kPrefixBytes + kEndBytes;
     if (size_ < kPrefixBytes) return refuse(Cause::kTruncated, "a file has at least 28 bytes", 0, size_, kLeast);
-    if (std::memcmp(bytes_, kMagic.data(), kMagic.size()) != 0) {
-        return refuse(Cause::kMagic, "not a .sterna file: it does not begin with the magic bytes", 0);
-    }
-    const std::uint32_t version = read_u16(bytes_ + 8);
-    if (version != kVersion) {
-        return refuse(Cause::kVersion, "the file needs a Sterna that reads its version", 8, version, kVersion);
-    }
+    if (const Fault fault = check_prefix()) return fault;
     if (size_ < kLeast) return refuse(Cause::kTruncated, "a file has at least 28 bytes", 0, size_, kLeast);
     const std::uint64_t end = size_ - kEndBytes;
     const std::uint8_t* const last = bytes_ + end;
@@ -159,27 +229,13 @@ Fault Reader::find_sections() {
         if (end - at < kSectionHeaderBytes + kChecksumBytes) {
             return refuse(Cause::kSections, "a section does not fit before the end section", at);
         }
-        const std::uint8_t* const head = bytes_ + at;
-        SectionInfo section;
-        section.kind = head[0];
-        section.is_optional = (head[1] & kOptional) != 0;
-        section.offset = at + kSectionHeaderBytes;
-        section.size = read_u32(head + 4);
+        const std::uint64_t payload = read_u32(bytes_ + at + 4);
         const std::uint64_t room = end - at - kSectionHeaderBytes - kChecksumBytes;
-        if (section.size > room) {
-            return refuse(Cause::kSections, "a section is longer than the file", at, section.size, room);
+        if (payload > room) {
+            return refuse(Cause::kSections, "a section is longer than the file", at, payload, room);
         }
-        if ((head[1] & ~kOptional) != 0)
-            return refuse(Cause::kReserved, "reserved flags must be 0", at + 1, head[1], 1);
-        if (!is_known(section.kind)) {
-            if (!section.is_optional) {
-                const std::uint32_t needed = read_u16(head + 2);
-                return refuse(Cause::kVersion, "a section needs a Sterna that reads its version", at, needed, kVersion);
-            }
-        } else if (section.is_optional != (is(section, SectionKind::kMetadata) || is(section, SectionKind::kGraph))) {
-            return refuse(Cause::kSections, "a section of this kind has another flag", at + 1, head[1], head[1] ^ 1u);
-        }
-        if (const Fault fault = check_order(section, at)) return fault;
+        SectionInfo section;
+        if (const Fault fault = read_head(at, section)) return fault;
         if (const Status status = sections_.push_back(section); status != Status::kOk) {
             return from_status(status, Cause::kMemory, at);
         }
@@ -187,6 +243,25 @@ Fault Reader::find_sections() {
     }
     if (sections_.size() == 0) return refuse(Cause::kSections, "the table of tensors is missing", kPrefixBytes);
     return {};
+}
+
+// What the head of a section says, and whether it may follow those that are listed.
+Fault Reader::read_head(std::uint64_t at, SectionInfo& section) const {
+    const std::uint8_t* const head = bytes_ + at;
+    section.kind = head[0];
+    section.is_optional = (head[1] & kOptional) != 0;
+    section.offset = at + kSectionHeaderBytes;
+    section.size = read_u32(head + 4);
+    if ((head[1] & ~kOptional) != 0) return refuse(Cause::kReserved, "reserved flags must be 0", at + 1, head[1], 1);
+    if (!is_known(section.kind)) {
+        if (!section.is_optional) {
+            const std::uint32_t needed = read_u16(head + 2);
+            return refuse(Cause::kVersion, "a section needs a Sterna that reads its version", at, needed, kVersion);
+        }
+    } else if (section.is_optional != (is(section, SectionKind::kMetadata) || is(section, SectionKind::kGraph))) {
+        return refuse(Cause::kSections, "a section of this kind has another flag", at + 1, head[1], head[1] ^ 1u);
+    }
+    return check_order(section, at);
 }
 
 // Whether a section may follow those that are listed.
@@ -228,7 +303,7 @@ Fault Reader::read_text(const SectionInfo& section, std::uint64_t most, Buffer<s
         return refuse(Cause::kRatio, "so few bytes cannot hold a text of this size", section.offset, size,
                       (coded + kSlackBytes) * kMaxBytesPerByte);
     }
-    status = text.assign(to_size(size), 0);
+    status = text.assign(size, 0);
     if (status == Status::kOk) status = decode_text(payload + position, to_size(coded), text.data(), to_size(size));
     return from_status(status, Cause::kText, section.offset);
 }
@@ -327,20 +402,26 @@ Fault Reader::list_arrays() {
     return {};
 }
 
-Fault Reader::list_trits(std::uint32_t index, std::uint32_t& next_tensor) {
-    if (const Fault fault = check_section(index)) return fault;
+// Bytes of the payload that are there: all of them, except while a file is on its way.
+std::size_t Reader::bytes_there(const SectionInfo& section) const {
+    const std::uint64_t there = size_ - section.offset;
+    return to_size(section.size < there ? section.size : there);
+}
+
+// Takes no byte beyond the list of the chunks.
+Fault Reader::list_trits(std::uint32_t index) {
     SectionInfo& section = sections_[index];
     std::size_t position = 0;
     std::uint64_t count = 0;
-    const Status status = get_varint(bytes_ + section.offset, to_size(section.size), position, count);
+    const Status status = get_varint(bytes_ + section.offset, bytes_there(section), position, count);
     if (status != Status::kOk) return from_status(status, Cause::kTrits, section.offset);
     section.first = static_cast<std::uint32_t>(chunks_.size());
-    for (std::uint64_t i = 0; i < count; ++i, ++next_tensor) {
-        while (next_tensor < tensors_.size() && tensors_[next_tensor].kind != TensorKind::kTrits) ++next_tensor;
-        if (next_tensor >= tensors_.size()) {
+    for (std::uint64_t i = 0; i < count; ++i, ++next_tensor_) {
+        while (next_tensor_ < tensors_.size() && tensors_[next_tensor_].kind != TensorKind::kTrits) ++next_tensor_;
+        if (next_tensor_ >= tensors_.size()) {
             return refuse(Cause::kCoverage, "a section holds more ternary tensors than there are", section.offset);
         }
-        if (const Fault fault = list_trit_tensor(index, next_tensor, position)) return fault;
+        if (const Fault fault = list_trit_tensor(index, next_tensor_, position)) return fault;
     }
     section.count = static_cast<std::uint32_t>(chunks_.size()) - section.first;
     for (std::size_t i = 0; i < section.count; ++i) {
@@ -363,13 +444,14 @@ Fault Reader::list_trit_tensor(std::uint32_t section_index, std::uint32_t tensor
     const SectionInfo& section = sections_[section_index];
     const TensorInfo& tensor = tensors_[tensor_index];
     const std::uint8_t* const payload = bytes_ + section.offset;
+    const std::size_t there = bytes_there(section);
     KernelShape whole;
     Status status = kernel_shape(tensor.shape.data(), tensor.rank, whole);
     if (status != Status::kOk) return from_status(status, Cause::kLimit, section.offset);
     std::uint64_t coder = 0;
     std::uint64_t filters = 0;
-    status = get_varint(payload, to_size(section.size), position, coder);
-    if (status == Status::kOk) status = get_varint(payload, to_size(section.size), position, filters);
+    status = get_varint(payload, there, position, coder);
+    if (status == Status::kOk) status = get_varint(payload, there, position, filters);
     if (status != Status::kOk) return from_status(status, Cause::kTrits, section.offset);
     if (coder >= kNumTritCoders) {
         return refuse(Cause::kVersion, "trits need a Sterna that knows their coder", section.offset, coder,
@@ -389,7 +471,7 @@ Fault Reader::list_trit_tensor(std::uint32_t section_index, std::uint32_t tensor
         chunk.begin = first * weights_per_filter;
         chunk.shape = whole;
         chunk.shape.filters = whole.filters - first < filters ? whole.filters - first : filters;
-        status = get_varint(payload, to_size(section.size), position, chunk.size);
+        status = get_varint(payload, there, position, chunk.size);
         if (status != Status::kOk) return from_status(status, Cause::kTrits, section.offset);
         if (!can_hold(chunk.size, chunk.elements(), kMaxTritsPerByte)) {
             return refuse(Cause::kRatio, "so few bytes cannot hold these trits", section.offset, chunk.elements(),
@@ -401,22 +483,21 @@ Fault Reader::list_trit_tensor(std::uint32_t section_index, std::uint32_t tensor
     return {};
 }
 
-Fault Reader::assign_arrays(std::uint32_t index, std::uint32_t& next_array) {
-    if (const Fault fault = check_section(index)) return fault;
+Fault Reader::assign_arrays(std::uint32_t index) {
     SectionInfo& section = sections_[index];
     std::size_t position = 0;
     std::uint64_t count = 0;
     const Status status = get_varint(bytes_ + section.offset, to_size(section.size), position, count);
     if (status != Status::kOk) return from_status(status, Cause::kArrays, section.offset);
-    if (count > arrays_.size() - next_array) {
+    if (count > arrays_.size() - next_array_) {
         return refuse(Cause::kCoverage, "a section holds more arrays than there are", section.offset, count,
-                      arrays_.size() - next_array);
+                      arrays_.size() - next_array_);
     }
-    section.first = next_array;
+    section.first = next_array_;
     section.count = static_cast<std::uint32_t>(count);
     std::uint64_t total = 0;
     for (std::uint32_t i = 0; i < section.count; ++i) {
-        KeptArray& array = arrays_[next_array++];
+        KeptArray& array = arrays_[next_array_++];
         array.section = index;
         total += array.elements * array.width;
     }
@@ -427,9 +508,8 @@ Fault Reader::assign_arrays(std::uint32_t index, std::uint32_t& next_array) {
     return {};
 }
 
-Fault Reader::read_trits(const TritChunk& chunk, std::int8_t* trits) const {
-    const Status status =
-        decode_trits(chunk.coder, bytes_ + chunk.offset, to_size(chunk.size), chunk.shape, trits + chunk.begin);
+Fault Reader::read_chunk(const TritChunk& chunk, std::int8_t* trits) const {
+    const Status status = decode_trits(chunk.coder, bytes_ + chunk.offset, to_size(chunk.size), chunk.shape, trits);
     return from_status(status, Cause::kTrits, chunk.offset);
 }
 
@@ -467,7 +547,7 @@ Fault Reader::read_width(std::size_t index, unsigned width, std::size_t& positio
         std::uint64_t size = 0;
         Status status = get_varint(payload, to_size(section.size), position, size);
         if (status == Status::kOk && size > section.size - position) status = Status::kTruncated;
-        if (status == Status::kOk) status = chunk.assign(to_size(numbers * width), 0);
+        if (status == Status::kOk) status = chunk.assign(numbers * width, 0);
         if (status == Status::kOk) {
             status = decode_numbers(payload + position, to_size(size), chunk.data(), to_size(numbers), width);
         }

@@ -95,6 +95,14 @@ class Reader {
     // only those of the sections that are read, here and later.
     Fault open(const std::uint8_t* bytes, std::size_t size, bool whole_checksum);
 
+    // Reads as much as the first bytes of a file tell while the others are on their way. Called again with more bytes,
+    // which may have moved, it goes on where it stopped; calls are cheap where nothing new can be told. Afterwards the
+    // tables hold what is known, and trits whose bytes are there can be read (has_arrived). What it refuses, open()
+    // refuses too, perhaps for a rule that it checks sooner; that a file is whole and sound only open() says, which
+    // is called in the end, on this reader or another, and fills the tables with the same.
+    Fault look(const std::uint8_t* bytes, std::size_t size);
+    bool has_arrived(const TritChunk& chunk) const { return chunk.size <= size_ && chunk.offset <= size_ - chunk.size; }
+
     const Buffer<std::uint8_t>& table_text() const { return table_text_; }
     const Buffer<std::uint8_t>& metadata() const { return metadata_; }
     // The bytes of the graphs as they are: who runs them has still to check them. Empty if there are none.
@@ -107,22 +115,32 @@ class Reader {
     Fault check_section(std::size_t section) const;
 
     // `trits` is where the tensor begins; the chunk's part of it is written.
-    Fault read_trits(const TritChunk& chunk, std::int8_t* trits) const;
+    Fault read_trits(const TritChunk& chunk, std::int8_t* trits) const {
+        return read_chunk(chunk, trits + chunk.begin);
+    }
+    // The same, where there is room for the chunk alone.
+    Fault read_chunk(const TritChunk& chunk, std::int8_t* trits) const;
 
     // Reads all arrays of a section; `destinations[i]` has room for array `sections()[section].first + i`.
     Fault read_arrays(std::size_t section, std::uint8_t* const* destinations) const;
 
   private:
+    Fault check_prefix() const;
     Fault check_frame(bool whole_checksum) const;
     Fault find_sections();
+    Fault read_head(std::uint64_t at, SectionInfo& section) const;
+    Fault read_section(std::uint32_t index);
+    Fault look_at_head();
+    Fault look_into_section();
     Fault check_order(const SectionInfo& section, std::uint64_t at) const;
     Fault read_text(const SectionInfo& section, std::uint64_t most, Buffer<std::uint8_t>& text) const;
     Fault read_table();
     Fault read_tensor(std::size_t& position, TensorInfo& tensor) const;
     Fault list_arrays();
-    Fault list_trits(std::uint32_t section_index, std::uint32_t& next_tensor);
+    std::size_t bytes_there(const SectionInfo& section) const;
+    Fault list_trits(std::uint32_t section_index);
     Fault list_trit_tensor(std::uint32_t section_index, std::uint32_t tensor, std::size_t& position);
-    Fault assign_arrays(std::uint32_t section_index, std::uint32_t& next_array);
+    Fault assign_arrays(std::uint32_t section_index);
     Fault read_width(std::size_t section, unsigned width, std::size_t& position,
                      std::uint8_t* const* destinations) const;
 
@@ -135,6 +153,15 @@ class Reader {
     Buffer<TensorInfo> tensors_;
     Buffer<TritChunk> chunks_;
     Buffer<KeptArray> arrays_;
+    // The first ones that no section has held so far.
+    std::uint32_t next_tensor_ = 0;
+    std::uint32_t next_array_ = 0;
+    // How far look() has come: the section after the last one that is listed, the bytes with which something new can be
+    // told, whether that last one is not whole yet, and whether its trits are listed nevertheless.
+    std::uint64_t next_section_ = kPrefixBytes;
+    std::uint64_t worth_looking_ = kPrefixBytes;
+    bool is_inside_ = false;
+    bool is_listed_ = false;
 };
 
 }  // namespace sterna

@@ -10,7 +10,7 @@ namespace sterna {
 
 std::unique_ptr<Plan::Arena> Plan::take_arena(unsigned threads) const {
     {
-        const std::lock_guard<std::mutex> lock(mutex_);
+        const MutexLock lock(mutex_);
         if (!arenas_.empty()) {
             std::unique_ptr<Arena> arena = std::move(arenas_.back());
             arenas_.pop_back();
@@ -226,7 +226,7 @@ class Plan::Lease {
     Lease(const Plan& plan, unsigned threads) : plan_(plan), arena_(plan.take_arena(threads)) {}
     ~Lease() {
         if (arena_ == nullptr) return;
-        const std::lock_guard<std::mutex> lock(plan_.mutex_);
+        const MutexLock lock(plan_.mutex_);
         plan_.arenas_.push_back(std::move(arena_));
     }
     Lease(const Lease&) = delete;

@@ -5,11 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "core/base/buffer.h"
+#include "core/base/mutex.h"
 #include "core/engine/graph.h"
 #include "core/engine/shapes.h"
 #include "core/engine/thread_pool.h"
@@ -178,7 +178,7 @@ class Plan {
     std::vector<Step> steps_;
     std::size_t arena_bytes_ = 0;
     std::size_t scratch_floats_ = 0;
-    mutable std::mutex mutex_;
+    mutable Mutex mutex_;
     mutable std::vector<std::unique_ptr<Arena>> arenas_;  // not in use
 };
 

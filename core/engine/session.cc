@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/container/fault_text.h"
+
 namespace sterna {
 namespace {
 
@@ -30,53 +32,59 @@ std::unique_ptr<Session> Session::open(const std::uint8_t* bytes, std::size_t si
                                        const EngineOptions& options, unsigned threads, std::string& problem) {
     std::unique_ptr<Session> session(new Session(options, threads));
     if (const Fault fault = session->reader_.open(bytes, size, true)) {
-        problem = fault.message;
+        problem = to_text(fault);
         return nullptr;
     }
-    const Buffer<std::uint8_t>& coded = session->reader_.graph();
+    if (!session->prepare(name, ranges, outputs, problem)) return nullptr;
+    return session;
+}
+
+bool Session::prepare(const std::string& name, const std::vector<Range>& ranges,
+                      const std::vector<std::uint32_t>& outputs, std::string& problem) {
+    const Buffer<std::uint8_t>& coded = reader_.graph();
     if (coded.size() == 0) {
         problem =
             "the file holds no graph to run: write it anew with one (sterna.capture, sterna.save), or load it into "
             "PyTorch";
-        return nullptr;
+        return false;
     }
-    std::vector<Graph> graphs = parse_graphs(coded.data(), coded.size(), session->reader_.tensors().size(), problem);
-    if (!problem.empty()) return nullptr;
+    std::vector<Graph> graphs = parse_graphs(coded.data(), coded.size(), reader_.tensors().size(), problem);
+    if (!problem.empty()) return false;
     const auto found =
         std::find_if(graphs.begin(), graphs.end(), [&name](const Graph& graph) { return graph.name == name; });
     if (found == graphs.end()) {
         problem = "the file holds no graph of the name '" + name + "'; it has";
         for (const Graph& graph : graphs) problem += " '" + graph.name + "'";
-        return nullptr;
+        return false;
     }
-    session->graph_ = std::move(*found);
-    Graph& graph = session->graph_;
+    graph_ = std::move(*found);
     if (!ranges.empty()) {
-        if (ranges.size() != graph.value_count()) {
-            problem = "there must be " + std::to_string(graph.value_count()) + " ranges, one for each value, got " +
+        if (ranges.size() != graph_.value_count()) {
+            problem = "there must be " + std::to_string(graph_.value_count()) + " ranges, one for each value, got " +
                       std::to_string(ranges.size());
-            return nullptr;
+            return false;
         }
-        graph.ranges = ranges;
+        graph_.ranges = ranges;
     }
     if (!outputs.empty()) {
-        graph.outputs.clear();
+        graph_.outputs.clear();
         for (const std::uint32_t value : outputs) {
-            if (value >= graph.value_count()) {
+            if (value >= graph_.value_count()) {
                 problem = "there is no value " + std::to_string(value);
-                return nullptr;
+                return false;
             }
-            graph.outputs.push_back({std::to_string(value), value});
+            graph_.outputs.push_back({std::to_string(value), value});
         }
     }
-    session->weights_ = std::make_unique<WeightStore>(session->reader_);
-    for (const GraphNode& node : graph.nodes) {
+    // A loader has made it, and decoded some, before.
+    if (weights_ == nullptr) weights_ = std::make_unique<WeightStore>(reader_);
+    for (const GraphNode& node : graph_.nodes) {
         for (const std::uint32_t tensor : node.tensors) {
-            if (tensor != kNoTensor && session->weights_->get(tensor, problem) == nullptr) return nullptr;
+            if (tensor != kNoTensor && weights_->get(tensor, problem) == nullptr) return false;
         }
     }
-    session->weights_->forget_file();
-    return session;
+    weights_->forget_file();
+    return true;
 }
 
 bool Session::check(const std::vector<Sizes>& inputs, std::vector<Shape>& shapes, std::string& problem) const {
@@ -121,7 +129,7 @@ bool Session::check(const std::vector<Sizes>& inputs, std::vector<Shape>& shapes
 }
 
 std::shared_ptr<const Plan> Session::plan(const std::vector<Sizes>& inputs, std::string& problem) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found =
         std::find_if(known_.begin(), known_.end(), [&inputs](const Known& known) { return known.inputs == inputs; });
     if (found != known_.end()) {

@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "core/base/mutex.h"
 #include "core/container/reader.h"
 #include "core/engine/graph.h"
 #include "core/engine/plan.h"
@@ -31,6 +31,8 @@ class Session {
 
     const Graph& graph() const { return graph_; }
     unsigned threads() const { return pool_.threads(); }
+    // The names and shapes of tensors; not their bytes, which are not there any more.
+    const Reader& reader() const { return reader_; }
 
     // How inputs of these sizes are computed; the plans of the last few sizes are kept. Nothing, and a problem, if they
     // cannot be.
@@ -44,9 +46,19 @@ class Session {
     // Values that come out of steps: what is fused into another node is not among them.
     std::vector<std::uint32_t> computed_values(const std::vector<Sizes>& inputs, std::string& problem);
 
+    // Whether the graph has the ranges that 8-bit activations need.
+    bool is_calibrated() const { return !graph_.ranges.empty(); }
+    // Before the first plan.
+    void use_int8_activations(bool int8_activations) { options_.int8_activations = int8_activations; }
+
   private:
+    friend class SessionLoader;
+
     Session(const EngineOptions& options, unsigned threads) : options_(options), pool_(threads) {}
 
+    // Takes the graph and its tensors from the reader.
+    bool prepare(const std::string& name, const std::vector<Range>& ranges, const std::vector<std::uint32_t>& outputs,
+                 std::string& problem);
     bool check(const std::vector<Sizes>& inputs, std::vector<Shape>& shapes, std::string& problem) const;
 
     EngineOptions options_;
@@ -54,7 +66,7 @@ class Session {
     Reader reader_;
     std::unique_ptr<WeightStore> weights_;
     Graph graph_;
-    std::mutex mutex_;
+    Mutex mutex_;
     struct Known {
         std::vector<Sizes> inputs;
         std::shared_ptr<const Plan> plan;

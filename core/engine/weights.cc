@@ -3,10 +3,17 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/container/fault_text.h"
+
 namespace sterna {
 namespace {
 
 constexpr char kNoMemory[] = "not enough memory for the weights";
+constexpr std::uint64_t kMaxTensorElements = 0x7fffffff;
+
+bool is_computable(const TensorInfo& info) {
+    return info.rank != 0 && info.elements != 0 && info.elements <= kMaxTensorElements;
+}
 
 float half_to_float(std::uint16_t half) {
     const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16;
@@ -52,16 +59,17 @@ const Weights* WeightStore::get(std::uint32_t tensor, std::string& problem) {
     if (weights_[tensor] != nullptr) return weights_[tensor].get();
     if (!has_arrays_ && !load_arrays(problem)) return nullptr;
     const TensorInfo& info = reader_.tensors()[tensor];
-    auto weights = std::make_unique<Weights>();
-    if (info.rank == 0 || info.elements == 0 || info.elements > 0x7fffffffu) {
+    if (!is_computable(info)) {
         problem = "tensor " + tensor_name(tensor) + " has no axes, no elements or too many for the engine";
         return nullptr;
     }
-    for (unsigned axis = 0; axis < info.rank; ++axis) {
-        weights->shape.push_back(static_cast<std::uint32_t>(info.shape[axis]));
+    std::unique_ptr<Weights> weights;
+    if (info.kind == TensorKind::kTrits) {
+        weights = decode_signs(tensor, problem);
+        if (weights == nullptr) return nullptr;
+    } else {
+        weights = make_weights(info);
     }
-    weights->filters = weights->shape[0];
-    weights->width = static_cast<std::size_t>(info.elements / weights->filters);
     std::size_t own = reader_.arrays().size(), scale = own;
     for (std::size_t i = 0; i < reader_.arrays().size(); ++i) {
         if (reader_.arrays()[i].tensor != tensor) continue;
@@ -75,12 +83,10 @@ const Weights* WeightStore::get(std::uint32_t tensor, std::string& problem) {
     }
     switch (info.kind) {
         case TensorKind::kTrits:
-            weights->kind = Weights::Kind::kSigns;
-            if (!decode_signs(tensor, *weights, problem)) return nullptr;
             break;
         case TensorKind::kScaledInt8: {
             weights->kind = Weights::Kind::kInt8;
-            if (weights->int8.assign(static_cast<std::size_t>(info.elements), 0) != Status::kOk) {
+            if (weights->int8.assign(info.elements, 0) != Status::kOk) {
                 problem = kNoMemory;
                 return nullptr;
             }
@@ -103,7 +109,7 @@ bool WeightStore::load_arrays(std::string& problem) {
     const auto& arrays = reader_.arrays();
     for (std::size_t i = 0; i < arrays.size(); ++i) {
         arrays_.push_back(std::make_unique<Buffer<std::uint8_t>>());
-        if (arrays_[i]->assign(static_cast<std::size_t>(arrays[i].elements * arrays[i].width), 0) != Status::kOk) {
+        if (arrays_[i]->assign(arrays[i].elements * arrays[i].width, 0) != Status::kOk) {
             problem = kNoMemory;
             return false;
         }
@@ -114,7 +120,7 @@ bool WeightStore::load_arrays(std::string& problem) {
         std::vector<std::uint8_t*> destinations;
         for (std::uint32_t i = 0; i < section.count; ++i) destinations.push_back(arrays_[section.first + i]->data());
         if (const Fault fault = reader_.read_arrays(s, destinations.data())) {
-            problem = fault.message;
+            problem = to_text(fault);
             return false;
         }
     }
@@ -125,12 +131,11 @@ bool WeightStore::load_arrays(std::string& problem) {
 bool WeightStore::to_floats(std::size_t array, Buffer<float>& to, std::string& problem) const {
     const KeptArray& kept = reader_.arrays()[array];
     const std::uint8_t* const from = arrays_[array]->data();
-    const auto count = static_cast<std::size_t>(kept.elements);
-    if (to.assign(count, 0.0f) != Status::kOk) {
+    if (to.assign(kept.elements, 0.0f) != Status::kOk) {
         problem = kNoMemory;
         return false;
     }
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t i = 0; i < to.size(); ++i) {
         if (kept.width == 2) {
             to[i] = half_to_float(static_cast<std::uint16_t>(from[2 * i] | from[2 * i + 1] << 8));
         } else {
@@ -144,21 +149,61 @@ bool WeightStore::to_floats(std::size_t array, Buffer<float>& to, std::string& p
     return true;
 }
 
-bool WeightStore::decode_signs(std::uint32_t tensor, Weights& weights, std::string& problem) const {
+std::unique_ptr<Weights> WeightStore::make_weights(const TensorInfo& info) {
+    auto weights = std::make_unique<Weights>();
+    if (info.kind == TensorKind::kTrits) weights->kind = Weights::Kind::kSigns;
+    for (unsigned axis = 0; axis < info.rank; ++axis) {
+        weights->shape.push_back(static_cast<std::uint32_t>(info.shape[axis]));
+    }
+    weights->filters = weights->shape[0];
+    weights->width = static_cast<std::size_t>(info.elements / weights->filters);
+    return weights;
+}
+
+bool WeightStore::decode_early(const TritChunk& chunk, std::string& problem) {
+    const TensorInfo& info = reader_.tensors()[chunk.tensor];
+    if (!is_computable(info)) return true;  // get() will refuse it
+    if (early_.empty()) early_.resize(reader_.tensors().size());
+    Early& early = early_[chunk.tensor];
+    if (early.weights == nullptr) early.weights = make_weights(info);
+    if (!decode_chunk(chunk, *early.weights, problem)) {
+        early = Early();
+        return false;
+    }
+    ++early.chunks;
+    return true;
+}
+
+std::unique_ptr<Weights> WeightStore::decode_signs(std::uint32_t tensor, std::string& problem) {
+    Early early;
+    if (!early_.empty()) early = std::move(early_[tensor]);
+    if (early.weights == nullptr) early.weights = make_weights(reader_.tensors()[tensor]);
+    for (std::size_t i = 0; i < reader_.trit_chunks().size(); ++i) {
+        const TritChunk& chunk = reader_.trit_chunks()[i];
+        if (chunk.tensor != tensor) continue;
+        if (early.chunks != 0) {
+            --early.chunks;
+        } else if (!decode_chunk(chunk, *early.weights, problem)) {
+            return nullptr;
+        }
+    }
+    early.weights->begin.push_back(static_cast<std::uint32_t>(early.weights->places.size()));
+    return std::move(early.weights);
+}
+
+// Appends the filters of a chunk.
+bool WeightStore::decode_chunk(const TritChunk& chunk, Weights& weights, std::string& problem) const {
     Buffer<std::int8_t> trits;
-    if (trits.assign(static_cast<std::size_t>(reader_.tensors()[tensor].elements), 0) != Status::kOk) {
+    if (trits.assign(chunk.elements(), 0) != Status::kOk) {
         problem = kNoMemory;
         return false;
     }
-    for (std::size_t i = 0; i < reader_.trit_chunks().size(); ++i) {
-        if (reader_.trit_chunks()[i].tensor != tensor) continue;
-        if (const Fault fault = reader_.read_trits(reader_.trit_chunks()[i], trits.data())) {
-            problem = "tensor " + tensor_name(tensor) + ": " + fault.message;
-            return false;
-        }
+    if (const Fault fault = reader_.read_chunk(chunk, trits.data())) {
+        problem = "tensor " + tensor_name(chunk.tensor) + ": " + to_text(fault);
+        return false;
     }
-    for (std::uint32_t filter = 0; filter < weights.filters; ++filter) {
-        const std::int8_t* const signs = trits.data() + filter * weights.width;
+    for (std::size_t filter = 0; filter < trits.size(); filter += weights.width) {
+        const std::int8_t* const signs = trits.data() + filter;
         weights.begin.push_back(static_cast<std::uint32_t>(weights.places.size()));
         for (const std::int8_t sign : {std::int8_t{1}, std::int8_t{-1}}) {
             for (std::size_t place = 0; place < weights.width; ++place) {
@@ -173,7 +218,6 @@ bool WeightStore::decode_signs(std::uint32_t tensor, Weights& weights, std::stri
             }
         }
     }
-    weights.begin.push_back(static_cast<std::uint32_t>(weights.places.size()));
     return true;
 }
 

@@ -39,17 +39,28 @@ class WeightStore {
 
     // Nothing if it cannot be decoded or used; `problem` says why.
     const Weights* get(std::uint32_t tensor, std::string& problem);
+    // Decodes the next chunk of a ternary tensor before the tensor is asked for, while the file is on its way; chunks
+    // in the order of the file.
+    bool decode_early(const TritChunk& chunk, std::string& problem);
     std::string tensor_name(std::uint32_t tensor) const;
     // After it no further tensor can be decoded; the file's bytes are not used any more.
     void forget_file() { arrays_.clear(); }
 
   private:
     bool load_arrays(std::string& problem);
-    bool decode_signs(std::uint32_t tensor, Weights& weights, std::string& problem) const;
+    static std::unique_ptr<Weights> make_weights(const TensorInfo& info);
+    std::unique_ptr<Weights> decode_signs(std::uint32_t tensor, std::string& problem);
+    bool decode_chunk(const TritChunk& chunk, Weights& weights, std::string& problem) const;
     bool to_floats(std::size_t array, Buffer<float>& to, std::string& problem) const;
 
     const Reader& reader_;
     std::vector<std::unique_ptr<Weights>> weights_;
+    // Signs of some first chunks, by tensor.
+    struct Early {
+        std::unique_ptr<Weights> weights;
+        std::uint32_t chunks = 0;
+    };
+    std::vector<Early> early_;
     bool has_arrays_ = false;
     std::vector<std::unique_ptr<Buffer<std::uint8_t>>> arrays_;  // as the file holds them
 };

@@ -14,6 +14,8 @@ const char* name(Isa isa) {
             return "avx512";
         case Isa::kNeon:
             return "neon";
+        case Isa::kWasm:
+            return "wasm";
     }
     return "unknown";
 }
@@ -32,6 +34,9 @@ bool is_available(Isa isa) {
 #elif defined(STERNA_NEON)
         case Isa::kNeon:
             return true;
+#elif defined(STERNA_WASM)
+        case Isa::kWasm:
+            return true;
 #endif
         default:
             return false;
@@ -39,7 +44,7 @@ bool is_available(Isa isa) {
 }
 
 Isa best_isa() {
-    for (const Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kNeon}) {
+    for (const Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kNeon, Isa::kWasm}) {
         if (is_available(isa)) return isa;
     }
     return Isa::kScalar;

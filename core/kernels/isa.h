@@ -7,8 +7,8 @@
 namespace sterna {
 
 // In each architecture from the least to the most able.
-enum class Isa : std::uint8_t { kScalar, kAvx2, kAvx512, kNeon };
-inline constexpr std::size_t kNumIsas = 4;
+enum class Isa : std::uint8_t { kScalar, kAvx2, kAvx512, kNeon, kWasm };
+inline constexpr std::size_t kNumIsas = 5;
 
 const char* name(Isa isa);
 

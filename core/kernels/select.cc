@@ -16,6 +16,10 @@ extern const KernelSet kKernels;
 namespace neon {
 extern const KernelSet kKernels;
 }
+#elif defined(STERNA_WASM)
+namespace wasm {
+extern const KernelSet kKernels;
+}
 #endif
 
 const KernelSet& kernels(Isa isa) {
@@ -28,6 +32,9 @@ const KernelSet& kernels(Isa isa) {
 #elif defined(STERNA_NEON)
         case Isa::kNeon:
             return neon::kKernels;
+#elif defined(STERNA_WASM)
+        case Isa::kWasm:
+            return wasm::kKernels;
 #endif
         default:
             return scalar::kKernels;

@@ -13,6 +13,8 @@
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
 #endif
 
 #include "core/kernels/kernel_types.h"
@@ -61,6 +63,8 @@ inline Ints load_ints(const std::uint8_t* from) {
     return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #elif defined(__AVX2__)
     return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+#elif defined(__wasm_simd128__)
+    return (Ints)wasm_u32x4_extend_low_u16x8(wasm_u16x8_extend_low_u8x16(wasm_v128_load32_zero(from)));
 #else
     return Ints{from[0], from[1], from[2], from[3]};
 #endif
@@ -69,6 +73,13 @@ inline Ints load_ints(const std::uint8_t* from) {
 inline Floats to_floats(Ints x) {
     return __builtin_convertvector(x, Floats);
 }
+
+#if defined(__wasm_simd128__)
+// Beyond 2^23 floats have no fraction: adding such a number rounds, and its bits then count from those of its own.
+inline v128_t rounded(Floats x, std::int32_t zero) {
+    return (v128_t)((Ints)(x + 12582912.0f) - (0x4b400000 - zero));
+}
+#endif
 
 // Nearest whole numbers, halves to even, plus `zero`; 0 to 255 after that.
 inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
@@ -79,6 +90,10 @@ inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
     const __m256i ints = (__m256i)((Ints)_mm256_cvtps_epi32((__m256)x) + zero);
     const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(shorts, shorts));
+#elif defined(__wasm_simd128__)
+    const v128_t ints = rounded(x, zero);
+    const v128_t shorts = wasm_i16x8_narrow_i32x4(ints, ints);
+    wasm_v128_store32_lane(to, wasm_u8x16_narrow_i16x8(shorts, shorts), 0);
 #else
     const Floats big = Floats{} + 12582912.0f;  // beyond 2^23 floats have no fraction
     const Floats rounded = (x + big) - big;
@@ -86,6 +101,28 @@ inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
     for (std::size_t i = 0; i < kFloatLanes; ++i) to[i] = static_cast<std::uint8_t>(ints[i]);
 #endif
 }
+
+// Vectors of floats from which bytes are made together, and into which they are widened.
+#if defined(__wasm_simd128__)
+inline constexpr std::size_t kVectorsOfBytes = 4;
+
+inline void load_ints(const std::uint8_t* from, Ints (&to)[kVectorsOfBytes]) {
+    const v128_t bytes = wasm_v128_load(from);
+    const v128_t low = wasm_u16x8_extend_low_u8x16(bytes), high = wasm_u16x8_extend_high_u8x16(bytes);
+    to[0] = (Ints)wasm_u32x4_extend_low_u16x8(low);
+    to[1] = (Ints)wasm_u32x4_extend_high_u16x8(low);
+    to[2] = (Ints)wasm_u32x4_extend_low_u16x8(high);
+    to[3] = (Ints)wasm_u32x4_extend_high_u16x8(high);
+}
+
+inline void store_rounded(std::uint8_t* to, const Floats (&x)[kVectorsOfBytes], std::int32_t zero) {
+    const v128_t low = wasm_i16x8_narrow_i32x4(rounded(x[0], zero), rounded(x[1], zero));
+    const v128_t high = wasm_i16x8_narrow_i32x4(rounded(x[2], zero), rounded(x[3], zero));
+    wasm_v128_store(to, wasm_u8x16_narrow_i16x8(low, high));
+}
+#else
+inline constexpr std::size_t kVectorsOfBytes = 1;
+#endif
 
 inline Floats multiply_add(Floats a, Floats b, Floats sum) {
 #if defined(__AVX512F__)
@@ -130,6 +167,8 @@ inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
 #elif defined(__SSE2__)
     typedef short Eight __attribute__((vector_size(16)));
     return sum + (Ints)__builtin_ia32_pmaddwd128((Eight)pairs, (Eight)weights);
+#elif defined(__wasm_simd128__)
+    return sum + (Ints)wasm_i32x4_dot_i16x8((v128_t)pairs, (v128_t)weights);
 #else
     Ints products;
     for (int i = 0; i < 4; ++i) products[i] = pairs[2 * i] * weights[2 * i] + pairs[2 * i + 1] * weights[2 * i + 1];
@@ -253,6 +292,11 @@ inline Bytes round_quarters(const Floats (&x)[4], std::int32_t lowest, std::int3
     if (lowest == 0) return (Bytes)_mm256_packus_epi16(low, high);
     const __m256i limit = _mm256_set1_epi8(static_cast<char>(lowest));
     return (Bytes)_mm256_max_epi8(_mm256_packs_epi16(low, high), limit) + static_cast<std::uint8_t>(zero);
+#elif defined(__wasm_simd128__)
+    const v128_t limit = wasm_f32x4_splat(static_cast<float>(lowest));
+    const auto part = [&](std::size_t p) { return rounded((Floats)wasm_f32x4_pmax(limit, (v128_t)x[p]), zero); };
+    return (Bytes)wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(part(0), part(1)),
+                                          wasm_i16x8_narrow_i32x4(part(2), part(3)));
 #else
     const Floats limit = Floats{} + static_cast<float>(lowest);
     std::uint8_t bytes[kVectorBytes];

@@ -16,6 +16,7 @@ from sterna.cli.export import export
 from sterna.cli.info import info
 from sterna.cli.inspect import inspect
 from sterna.cli.run import run
+from sterna.cli.serve import serve
 from sterna.cli.transcode import transcode
 
 _HELP = """\
@@ -80,5 +81,5 @@ def _options(
     del version
 
 
-for _command in (compress, evaluate, run, inspect, calibrate, transcode, export, benchmark, info):
+for _command in (compress, evaluate, run, serve, inspect, calibrate, transcode, export, benchmark, info):
     app.command()(_command)
