@@ -6,6 +6,8 @@
 
 #include "core/engine/arena_layout.h"
 #include "core/engine/conv_plan.h"
+#include "core/engine/levels.h"
+#include "core/engine/pool_plan.h"
 #include "core/engine/transposed_conv.h"
 
 namespace sterna {
@@ -26,7 +28,6 @@ constexpr std::uint32_t kMaxSide = 1 << 22;
 // Far beyond any network; places are found in a time that grows with the square of their number.
 constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
 constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
-constexpr float kSmallestStep = 1e-36f;
 // So that int32 holds every sum of bytes times weights.
 constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
 constexpr std::uint64_t kLargestByte = 255;
@@ -34,20 +35,6 @@ constexpr std::uint64_t kLargestInt8 = 128;  // of either sign
 
 std::size_t round_up(std::size_t value, std::size_t unit) {
     return (value + unit - 1) / unit * unit;
-}
-
-// The levels that hold a range: 0 to 255, or -127 to 127.
-Levels levels_of(const Range& range) {
-    Levels levels;
-    const bool is_signed = range.low < 0.0f;
-    levels.lowest = is_signed ? -127.0f : 0.0f;
-    levels.highest = is_signed ? 127.0f : 255.0f;
-    levels.step = (is_signed ? std::max(-range.low, range.high) : range.high) / levels.highest;
-    // Nor is there an inverse of the smallest numbers.
-    if (!(levels.step > kSmallestStep)) levels.step = 1.0f;
-    levels.inverse_step = 1.0f / levels.step;
-    levels.zero = is_signed ? 128 : 0;
-    return levels;
 }
 
 }  // namespace
@@ -315,44 +302,6 @@ class Planner {
             plan_.places_[step.output].levels = plan_.places_[step.input].levels;
         }
         plan_.steps_.push_back(std::move(step));
-    }
-
-    // Windows' rows merged, and two rows.
-    static std::size_t pool_scratch(const PoolShape& shape, const Shape& input, const Shape& output) {
-        const std::size_t windows =
-            std::size_t{output.width} * shape.stride_width + std::size_t{shape.kernel_width} * shape.dilation_width;
-        const std::size_t padded = std::max(windows, std::size_t{shape.pad_left} + input.width);
-        return output.height * padded + input.width + std::size_t{output.width};
-    }
-
-    static PoolShape pool_shape(const GraphNode& node) {
-        const auto& a = node.attributes;
-        PoolShape shape;
-        shape.kernel_height = a[PoolAttribute::kKernelHeight];
-        shape.kernel_width = a[PoolAttribute::kKernelWidth];
-        shape.stride_height = a[PoolAttribute::kStrideHeight];
-        shape.stride_width = a[PoolAttribute::kStrideWidth];
-        shape.pad_top = a[PoolAttribute::kPadTop];
-        shape.pad_left = a[PoolAttribute::kPadLeft];
-        shape.pad_bottom = a[PoolAttribute::kPadBottom];
-        shape.pad_right = a[PoolAttribute::kPadRight];
-        if (node.op == Operator::kMaxPool2d) {
-            shape.dilation_height = a[PoolAttribute::kDilationHeight];
-            shape.dilation_width = a[PoolAttribute::kDilationWidth];
-        } else {
-            shape.count_include_pad = a[PoolAttribute::kCountIncludePad] != 0;
-        }
-        return shape;
-    }
-
-    // Levels from 0 on cut off what is below, and at their highest one what is above.
-    static Activation needed_activation(Activation activation, const Place& output) {
-        const bool is_positive = output.element == Element::kUint8 && output.levels.zero == 0;
-        if (is_positive && activation == Activation::kRelu) return Activation::kNone;
-        if (is_positive && activation == Activation::kRelu6 && output.levels.step * output.levels.highest <= 6.0f) {
-            return Activation::kNone;
-        }
-        return activation;
     }
 
     void add_concat(const Group& group) {
