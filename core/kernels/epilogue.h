@@ -74,14 +74,12 @@ struct LevelVectors {
           highest(Floats{} + levels.highest),
           zero(levels.zero) {}
 
-    Floats limited(Floats y) const { return smaller(larger(y * inverse_step, lowest), highest); }
-
     Floats inverse_step, lowest, highest;
     std::int32_t zero;
 };
 
 inline void store_levels(std::uint8_t* to, Floats y, const LevelVectors& levels) {
-    store_rounded(to, levels.limited(y), levels.zero);
+    store_rounded(to, smaller(larger(y * levels.inverse_step, levels.lowest), levels.highest), levels.zero);
 }
 
 // Calls `work` with the first element and the number of elements for vectors of a run, the last one shorter.
@@ -254,21 +252,14 @@ inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epil
     }
     const std::int32_t residual_zero = residual_levels.zero;
     const float residual_step = residual_levels.step;
-    const auto scaled = [&](std::size_t i, std::size_t lanes) {
+    const auto work = [&](std::size_t i, std::size_t lanes) {
         Floats y;
         if constexpr (std::is_same_v<Sum, float>) {
             y = load_floats_up_to(sums + i, lanes);
         } else {
             y = to_floats(load_ints_up_to(sums + i, lanes) - excess);
         }
-        return y * scale + shift;
-    };
-    const auto activate = [&](Floats y) {
-        if constexpr (kActivation != Activation::kNone) return activated(y, kActivation);
-        return activation != Activation::kNone ? activated(y, activation) : y;
-    };
-    const auto work = [&](std::size_t i, std::size_t lanes) {
-        Floats y = scaled(i, lanes);
+        y = y * scale + shift;
         if (residual != nullptr) {
             if constexpr (std::is_same_v<Residual, float>) {
                 y = y + load_floats_up_to(residual + i, lanes);
@@ -276,31 +267,18 @@ inline void finish_as(const Sum* sums, std::int32_t excess, const Epilogue& epil
                 y = y + load_levels_up_to(residual + i, residual_zero, lanes) * residual_step;
             }
         }
-        y = activate(y);
+        if constexpr (kActivation == Activation::kNone) {
+            if (activation != Activation::kNone) y = activated(y, activation);
+        } else {
+            y = activated(y, kActivation);
+        }
         if constexpr (std::is_same_v<Output, float>) {
             store_up_to(to + i, y, lanes);
         } else {
             store_levels_up_to(to + i, y, levels, lanes);
         }
     };
-    std::size_t i = 0;
-    if constexpr (kVectorsOfBytes > 1 && std::is_same_v<Residual, std::uint8_t> &&
-                  std::is_same_v<Output, std::uint8_t>) {
-        constexpr std::size_t kTogether = kVectorsOfBytes * kFloatLanes;
-        for (; i + kTogether <= Count; i += kTogether) {
-            Floats y[kVectorsOfBytes];
-            for (std::size_t v = 0; v < kVectorsOfBytes; ++v) y[v] = scaled(i + v * kFloatLanes, kFloatLanes);
-            if (residual != nullptr) {
-                Ints q[kVectorsOfBytes];
-                load_ints(residual + i, q);
-                for (std::size_t v = 0; v < kVectorsOfBytes; ++v)
-                    y[v] += to_floats(q[v] - residual_zero) * residual_step;
-            }
-            for (Floats& one : y) one = levels.limited(activate(one));
-            store_rounded(to + i, y, levels.zero);
-        }
-    }
-    for (; i + kFloatLanes <= Count; i += kFloatLanes) work(i, kFloatLanes);
+    for (std::size_t i = 0; i + kFloatLanes <= Count; i += kFloatLanes) work(i, kFloatLanes);
     if constexpr (Count % kFloatLanes != 0) work(Count / kFloatLanes * kFloatLanes, Count % kFloatLanes);
 }
 

@@ -102,28 +102,6 @@ inline void store_rounded(std::uint8_t* to, Floats x, std::int32_t zero) {
 #endif
 }
 
-// Vectors of floats from which bytes are made together, and into which they are widened.
-#if defined(__wasm_simd128__)
-inline constexpr std::size_t kVectorsOfBytes = 4;
-
-inline void load_ints(const std::uint8_t* from, Ints (&to)[kVectorsOfBytes]) {
-    const v128_t bytes = wasm_v128_load(from);
-    const v128_t low = wasm_u16x8_extend_low_u8x16(bytes), high = wasm_u16x8_extend_high_u8x16(bytes);
-    to[0] = (Ints)wasm_u32x4_extend_low_u16x8(low);
-    to[1] = (Ints)wasm_u32x4_extend_high_u16x8(low);
-    to[2] = (Ints)wasm_u32x4_extend_low_u16x8(high);
-    to[3] = (Ints)wasm_u32x4_extend_high_u16x8(high);
-}
-
-inline void store_rounded(std::uint8_t* to, const Floats (&x)[kVectorsOfBytes], std::int32_t zero) {
-    const v128_t low = wasm_i16x8_narrow_i32x4(rounded(x[0], zero), rounded(x[1], zero));
-    const v128_t high = wasm_i16x8_narrow_i32x4(rounded(x[2], zero), rounded(x[3], zero));
-    wasm_v128_store(to, wasm_u8x16_narrow_i16x8(low, high));
-}
-#else
-inline constexpr std::size_t kVectorsOfBytes = 1;
-#endif
-
 inline Floats multiply_add(Floats a, Floats b, Floats sum) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
