@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -142,20 +142,26 @@ class TestServer:
 
 
 class TestCommand:
-    def process(self, page: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    @contextmanager
+    def process(self, page: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+        # Ctrl-C is ignored by what shells start in the background, and by what that starts: the tests may be such.
         code = """
-import sys
+import signal, sys
 from pathlib import Path
 from sterna.cli import main, serve
+signal.signal(signal.SIGINT, signal.default_int_handler)
 serve.PAGE = Path(sys.argv[1])
 sys.exit(main(["serve", *sys.argv[2:]]))
 """
         # As where nobody can look at a page: none is opened, whatever the tests run on.
         environment = {key: value for key, value in ENVIRONMENT.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
-        return subprocess.Popen(
-            [sys.executable, "-c", code, str(page), *map(str, arguments)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        command = [sys.executable, "-c", code, str(page), *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def test_it_tells_the_address_serves_and_ends_with_a_line(self, page: Path, captured_file: Path) -> None:
         with self.process(page, captured_file, "--port", "0", "--no-open") as process:
