@@ -86,7 +86,7 @@ def test_sqnr() -> None:
 def test_peak_memory_can_begin_anew() -> None:
     before = forget_peak()
     block = np.ones(1 << 26, np.uint8)  # so large that it is never of memory that was used before
-    assert peak_bytes() - before >= block.size
+    assert peak_bytes() - before >= block.size - (1 << 20)  # kernels count pages in lots
     del block
     if Path("/proc/self/clear_refs").exists():
         assert forget_peak() < before + (1 << 23)
