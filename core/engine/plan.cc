@@ -6,6 +6,7 @@
 
 #include "core/engine/arena_layout.h"
 #include "core/engine/conv_plan.h"
+#include "core/engine/geometry.h"
 #include "core/engine/levels.h"
 #include "core/engine/pool_plan.h"
 #include "core/engine/transposed_conv.h"
@@ -13,18 +14,8 @@
 namespace sterna {
 namespace {
 
-// Fewer elements in a plane are computed one by one.
-constexpr std::uint32_t kFewImages = 8;
 // Layers with a nonzero weight in so many, or more of them, are also tried with a kernel that multiplies.
 constexpr std::uint64_t kWeightsPerNonzero = 4;
-// Planes are multiples of this, so that vectors of bytes may write their ends.
-constexpr std::size_t kPlaneElements = kAlignment;
-// Elements that a tap may stand for.
-constexpr std::size_t kTapElements = 4;
-// Elements of the planes of a value: offsets are int32. With it no product of sizes exceeds 64 bits.
-constexpr std::uint64_t kMaxPlanesElements = 0x7fffffff;
-// Rows and columns of an image: sums of a row of bytes fit int32.
-constexpr std::uint32_t kMaxSide = 1 << 22;
 // Far beyond any network; places are found in a time that grows with the square of their number.
 constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
 constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
@@ -32,10 +23,6 @@ constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
 constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
 constexpr std::uint64_t kLargestByte = 255;
 constexpr std::uint64_t kLargestInt8 = 128;  // of either sign
-
-std::size_t round_up(std::size_t value, std::size_t unit) {
-    return (value + unit - 1) / unit * unit;
-}
 
 }  // namespace
 
@@ -104,22 +91,7 @@ class Planner {
         }
         for (std::size_t i = 0; i < plan_.geometries_.size(); ++i) {
             Geometry& geometry = plan_.geometries_[i];
-            // Zeros between rows serve both sides; where a value is split there may be pixels behind the last one.
-            geometry.pad_height = std::max({direct[i].top, direct[i].bottom, split[i].top + split[i].bottom});
-            geometry.pad_width = std::max({direct[i].left, direct[i].right, split[i].left + split[i].right});
-            if (geometry.height > kMaxSide || geometry.width > kMaxSide) return refuse_size();
-            geometry.pitch = std::size_t{geometry.width} + geometry.pad_width;
-            // Up to 2^31 rows of 2^31 elements.
-            geometry.image_stride = (std::size_t{geometry.height} + geometry.pad_height) * geometry.pitch;
-            if (geometry.image_stride > kMaxPlanesElements / plan_.images_) return refuse_size();
-            const std::size_t plane = plan_.images_ * geometry.image_stride;
-            if (is_few(geometry)) {
-                geometry.plane_stride = plane;
-            } else {
-                geometry.plane_stride = round_up(plane, kPlaneElements);
-            }
-            geometry.margin =
-                round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + kTapElements, kPlaneElements);
+            if (!size_planes(geometry, direct[i], split[i], plan_.images_)) return refuse_size();
         }
     }
 
@@ -152,11 +124,6 @@ class Planner {
             request.output = shapes_[group.value];
         }
         return request;
-    }
-
-    bool is_few(const Geometry& geometry) const {
-        return geometry.height == 1 && geometry.width == 1 && geometry.pad_height == 0 && geometry.pad_width == 0 &&
-               plan_.images_ < kFewImages;
     }
 
     void refuse_size() { problem_ = "the batch or the image is too large"; }
@@ -332,7 +299,7 @@ class Planner {
         const ConvReach reach = conv_reach(request.shape, request.input, request.output);
         const std::uint32_t output = phases == nullptr ? value_place_[group.value] : phases_place(group, *phases);
         request.geometry = &plan_.geometries_[plan_.places_[output].geometry];
-        request.is_few = is_few(*request.geometry);
+        request.is_few = is_few(*request.geometry, plan_.images_);
         // A depthwise convolution reads each channel once: it splits them by itself.
         const bool splits_input = !reach.is_direct && !request.is_few && request.shape.groups > 1 &&
                                   request.shape.groups == request.input.channels;
