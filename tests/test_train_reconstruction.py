@@ -355,8 +355,9 @@ def test_a_run_begins_better_than_with_the_largest_weights(trained: Path, tmp_pa
     assert better > worse
 
 
-def test_a_rehearsal_reconstructs_too(trained: Path) -> None:
-    result = rehearse(reconstructed_recipe(trained, ternary={"target_size": "8KB"}), steps=4)
+def test_a_rehearsal_reconstructs_too_and_tells_of_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = rehearse(reconstructed_recipe(trained, ternary={"target_size": "8KB"}), steps=4, progress=True)
+    assert capsys.readouterr().err == "choosing trits in closed form, layer by layer\n"
     assert result.file_bytes is not None
     assert result.file_bytes == pytest.approx(8000, rel=0.02)
 

@@ -107,13 +107,14 @@ def _load_native(
         if activations == "int8" and not graph.ranges:
             named = f" of graph {graph.name!r}" if graph.name else ""
             raise DataError(f"{path} is not calibrated for 8-bit activations{named}: run  sterna calibrate {path}")
+    needed = [""] if "" in names else names
     sessions = {}
-    for done, name in enumerate([""] if "" in names else names):
-        if report is not None:
-            report(done, len(names))
+    for name in needed:
         sessions[name] = InferenceSession(
             path, threads=threads, isa=isa, activations=activations, graph=name, tune=tune
         )
+        if report is not None:
+            report(len(sessions), len(needed))
     return NativeNetwork(sessions[""]) if "" in sessions else assemble(path, file, sessions, model)
 
 

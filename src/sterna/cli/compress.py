@@ -77,7 +77,7 @@ def compress(
     resolved = load_recipe(recipe, chosen)
     if dry_run:
         options.use_threads(threads)
-        _rehearse(resolved, as_json=as_json)
+        _rehearse(resolved, progress=not quiet, as_json=as_json)
         return
     folder = run_dir if run_dir is not None else Path("runs") / resolved.name
     # Under `accelerate launch` this code runs in every process; one of them looks after the folder and the output.
@@ -95,10 +95,10 @@ def compress(
         _show(result, as_json=as_json)
 
 
-def _rehearse(recipe: Recipe, *, as_json: bool) -> None:
+def _rehearse(recipe: Recipe, *, progress: bool, as_json: bool) -> None:
     from sterna.train.rehearsal import rehearse
 
-    result = rehearse(recipe)
+    result = rehearse(recipe, progress=progress)
     if int(os.environ.get("RANK", "0")) != 0:
         return
     if as_json:

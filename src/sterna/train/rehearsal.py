@@ -56,12 +56,13 @@ class Rehearsal:
     processes: int
 
 
-def rehearse(recipe: Recipe, steps: int = STEPS) -> Rehearsal:
+def rehearse(recipe: Recipe, steps: int = STEPS, *, progress: bool = False) -> Rehearsal:
     """Build everything that a run needs, do a few of its last steps, and throw them away.
 
     Args:
         recipe: of the run.
         steps: of training to do; more than three.
+        progress: tell on standard error what is done before the steps.
 
     Raises:
         SternaError: what :func:`sterna.train.run.compress` would raise.
@@ -69,7 +70,7 @@ def rehearse(recipe: Recipe, steps: int = STEPS) -> Rehearsal:
     accelerator = make_accelerator(recipe)
     parts = set_up(recipe, accelerator)
     prepare_network(parts.network, recipe)
-    reconstruct_network(parts, recipe, accelerator)
+    reconstruct_network(parts, recipe, accelerator, progress and accelerator.is_main_process)
     data = parts.data
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(recipe, Path(folder), data, parts.source_sha256, accelerator)
