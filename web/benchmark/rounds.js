@@ -1,5 +1,9 @@
 /** Timing in turns, as `sterna benchmark` does: what else the machine does falls on all engines alike. */
 
+import { median } from "../dist/median.js";
+
+export { median };
+
 // A turn is at least so long that timers do not count.
 const TURN_MS = 50;
 const WARM_UP_RUNS = 10;
@@ -31,12 +35,6 @@ export async function takeTurns(engines, rounds) {
 /** Of the values' ratios within each round. */
 export function ratio(values, base) {
   return median(values.map((value, round) => value / base[round]));
-}
-
-export function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 async function time(run, runs) {

@@ -11,6 +11,7 @@ import {
   SternaError,
   topClasses,
 } from "../dist/index.js";
+import { median } from "../dist/median.js";
 import { readTask } from "../dist/metadata.js";
 
 export interface Answer {
@@ -156,13 +157,6 @@ export class Network {
     if (task !== "classification") throw new SternaError(`the page runs classifiers only, ${this.name} is for ${task}`);
     this.#preprocessing = readPreprocessing(session.metadata);
   }
-}
-
-/** The median of some numbers. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
 /** Fetch a file once, for two to read. */

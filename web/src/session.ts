@@ -4,6 +4,7 @@ import { type Backend, type Loaded, LocalBackend } from "./backend.js";
 import { type Classification, topClasses } from "./classes.js";
 import type { LayerTime, Tensor } from "./engine.js";
 import { SternaError } from "./errors.js";
+import { median } from "./median.js";
 import { type Metadata, readLabels, readPreprocessing } from "./metadata.js";
 import { compile, type WasmSource } from "./module.js";
 import { type Picture, pixelsOf } from "./picture.js";
@@ -190,10 +191,4 @@ function isTensors(input: Picture | Readonly<Record<string, Tensor>>): input is 
 
 function zeros(shape: readonly number[]): Tensor {
   return { data: new Float32Array(shape.reduce((total, size) => total * size, 1)), shape };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
