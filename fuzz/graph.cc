@@ -12,6 +12,7 @@
 #include "core/engine/session.h"
 #include "core/engine/shapes.h"
 #include "core/kernels/isa.h"
+#include "core/testing/emulated_tiles.h"
 #include "core/testing/network.h"
 #include "fuzz/require.h"
 
@@ -198,7 +199,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     sterna::EngineOptions options;
     options.int8_activations = (data[0] & 1) != 0;
     options.is_tuned = false;
-    options.prefers_dense = (data[0] & 4) != 0;
+    if ((data[0] & 4) != 0) options.method = sterna::ConvMethod::kDense;
     options.sparse_form = data[0] >> 6;
     options.max_bytes = kMaxBytes;
     options.isa = sterna::best_isa();

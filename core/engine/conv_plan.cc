@@ -4,6 +4,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/engine/matrix_plan.h"
+#include "core/engine/packed_signs.h"
+
 namespace sterna {
 namespace {
 
@@ -26,7 +29,7 @@ class ConvPlanner {
   public:
     explicit ConvPlanner(const ConvRequest& request) : request_(request) {}
 
-    Step run(bool prefers_dense) {
+    Step run(ConvMethod method) {
         const Weights& weights = *request_.weights;
         const bool is_signs = weights.kind == Weights::Kind::kSigns;
         make_taps();
@@ -48,7 +51,9 @@ class ConvPlanner {
                 if (is_integer && taps_.size() % 2 != 0) step_.conv.taps.push_back(taps_.back());
                 make_rows(step_.conv.taps.size());
             }
-        } else if (is_signs && !prefers_dense) {
+        } else if (method == ConvMethod::kMatrix && plan_matrices(request_, positions_, channel_stride_, step_)) {
+            step_.kind = StepKind::kMatrix;
+        } else if (is_signs && method == ConvMethod::kLists) {
             step_.kind = request_.is_few ? StepKind::kGather : StepKind::kSparse;
             make_lists();
         } else if (request_.is_few) {
@@ -82,12 +87,14 @@ class ConvPlanner {
                 for (std::uint32_t x = 0; x < shape.kernel_width; ++x) {
                     const Tap column = tap(x, shape.dilation_width, shape.pad_left, shape.stride_width);
                     const std::int64_t phase = row.phase * shape.stride_width + column.phase;
-                    const std::int64_t offset = (channel * phases + phase) * plane +
-                                                row.shift * static_cast<std::int64_t>(geometry.pitch) + column.shift;
-                    taps_.push_back(static_cast<std::int32_t>(offset));
+                    const std::int64_t shift = row.shift * static_cast<std::int64_t>(geometry.pitch) + column.shift;
+                    taps_.push_back(static_cast<std::int32_t>((channel * phases + phase) * plane + shift));
+                    if (channel != 0) continue;
+                    positions_.push_back({static_cast<std::int32_t>(phase * plane), static_cast<std::int32_t>(shift)});
                 }
             }
         }
+        channel_stride_ = static_cast<std::int32_t>(phases * plane);
         group_stride_ = static_cast<std::size_t>(channels * phases * plane);
     }
 
@@ -173,35 +180,12 @@ class ConvPlanner {
 
     static std::uint32_t share(std::uint32_t count, std::uint32_t chunks) { return (count + chunks - 1) / chunks; }
 
-    // The weights of a filter as kernels multiply with them: in integer inference whole numbers of 8 bits.
-    void read_filter(std::uint32_t filter, bool is_integer, std::vector<float>& to) {
-        const Weights& weights = *request_.weights;
-        to.resize(weights.width);
-        weights.read_filter(filter, to.data());
-        if (!is_integer || weights.kind != Weights::Kind::kFloat) return;
-        const float scale = filter_scale(filter);
-        for (float& weight : to) {
-            weight = scale > 0.0f ? std::nearbyint(weight / scale) : 0.0f;
-        }
-    }
-
-    // What the sums of a filter are multiplied with before everything else.
-    float filter_scale(std::uint32_t filter) const {
-        const Weights& weights = *request_.weights;
-        if (weights.kind != Weights::Kind::kFloat || request_.element != Element::kUint8) return weights.scale[filter];
-        float largest = 0.0f;
-        for (std::size_t i = 0; i < weights.width; ++i) {
-            largest = std::max(largest, std::fabs(weights.real[filter * weights.width + i]));
-        }
-        return largest / kInt8Largest;
-    }
-
     // One filter after the other, with weights of zero up to `width`.
     void make_rows(std::size_t width) {
         const bool is_integer = request_.element == Element::kUint8;
         std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
-            read_filter(filter, is_integer, row);
+            request_.read_filter(filter, row);
             row.resize(width, 0.0f);
             if (is_integer) {
                 for (const float weight : row) step_.conv.shorts.push_back(static_cast<std::int16_t>(weight));
@@ -232,7 +216,7 @@ class ConvPlanner {
         data.bytes.assign(width * request_.weights->filters, 0);
         std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
-            read_filter(filter, true, row);
+            request_.read_filter(filter, row);
             for (std::size_t i = 0; i < row.size(); ++i) {
                 data.bytes[filter * width + place[i]] = static_cast<std::int8_t>(row[i]);
             }
@@ -252,18 +236,12 @@ class ConvPlanner {
     void pack_signs() {
         const Weights& weights = *request_.weights;
         const std::size_t groups = (weights.width + kPackedGroup - 1) / kPackedGroup;
-        // All weights are 0: code 1 in all places of a byte.
-        constexpr std::uint8_t kZeros = 0x55;
-        step_.conv.packed.assign(groups * kPackedBytes * weights.filters, kZeros);
+        step_.conv.packed.assign(groups * kPackedBytes * weights.filters, kPackedZeros);
         for (std::uint32_t filter = 0; filter < weights.filters; ++filter) {
             std::uint8_t* const row = step_.conv.packed.data() + filter * groups * kPackedBytes;
             for (std::uint32_t i = weights.begin[filter]; i < weights.begin[filter + 1]; ++i) {
-                const std::size_t place = weights.places[i];
-                const std::size_t in_group = place % kPackedGroup;
-                const std::size_t shift = 2 * (in_group / kPackedBytes);
-                const unsigned code = i - weights.begin[filter] < weights.positive[filter] ? 2 : 0;
-                std::uint8_t& byte = row[place / kPackedGroup * kPackedBytes + in_group % kPackedBytes];
-                byte = static_cast<std::uint8_t>((byte & ~(3u << shift)) | code << shift);
+                const bool is_positive = i - weights.begin[filter] < weights.positive[filter];
+                pack_sign(weights.places[i], is_positive ? 1 : -1, row);
             }
         }
     }
@@ -290,7 +268,7 @@ class ConvPlanner {
         }
         std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
-            read_filter(filter, is_integer, row);
+            request_.read_filter(filter, row);
             const std::uint32_t in_group = filter % data.filters_per_group;
             const std::size_t block =
                 filter / data.filters_per_group * data.blocks_per_group + in_group / kFiltersPerBlock;
@@ -314,7 +292,7 @@ class ConvPlanner {
         const float step = is_integer ? request_.input_levels.step : 1.0f;
         std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
-            float scale = filter_scale(filter) * step;
+            float scale = request_.filter_scale(filter) * step;
             const std::uint32_t channel = filter / request_.filters_per_bias;
             float shift = request_.bias != nullptr ? request_.bias->real[channel] : 0.0f;
             if (request_.affine_scale != nullptr) {
@@ -324,7 +302,7 @@ class ConvPlanner {
             step_.conv.scale.push_back(scale);
             std::int32_t total = 0;
             if (is_integer && request_.input_levels.zero != 0) {
-                read_filter(filter, true, row);
+                request_.read_filter(filter, row);
                 for (const float weight : row) total += static_cast<std::int32_t>(weight);
             }
             step_.conv.excess.push_back(request_.input_levels.zero * total);
@@ -335,6 +313,8 @@ class ConvPlanner {
     const ConvRequest& request_;
     Step step_;
     std::vector<std::int32_t> taps_;
+    std::vector<KernelPosition> positions_;
+    std::int32_t channel_stride_ = 0;
     std::size_t group_stride_ = 0;
 };
 
@@ -365,8 +345,27 @@ ConvReach conv_reach(const ConvShape& conv, const Shape& input, const Shape& out
     return reach;
 }
 
-Step make_conv_step(const ConvRequest& request, bool prefers_dense) {
-    return ConvPlanner(request).run(prefers_dense);
+void ConvRequest::read_filter(std::uint32_t filter, std::vector<float>& to) const {
+    to.resize(weights->width);
+    weights->read_filter(filter, to.data());
+    if (element != Element::kUint8 || weights->kind != Weights::Kind::kFloat) return;
+    const float scale = filter_scale(filter);
+    for (float& weight : to) {
+        weight = scale > 0.0f ? std::nearbyint(weight / scale) : 0.0f;
+    }
+}
+
+float ConvRequest::filter_scale(std::uint32_t filter) const {
+    if (weights->kind != Weights::Kind::kFloat || element != Element::kUint8) return weights->scale[filter];
+    float largest = 0.0f;
+    for (std::size_t i = 0; i < weights->width; ++i) {
+        largest = std::max(largest, std::fabs(weights->real[filter * weights->width + i]));
+    }
+    return largest / kInt8Largest;
+}
+
+Step make_conv_step(const ConvRequest& request, ConvMethod method) {
+    return ConvPlanner(request).run(method);
 }
 
 }  // namespace sterna

@@ -38,11 +38,17 @@ struct ConvRequest {
     bool is_split = false;
     bool is_few = false;
     std::uint32_t dense_taps = 2;                  // that the dense kernel takes together of bytes
-    std::size_t cache_bytes = 0, block_bytes = 0;  // of the options
+    std::size_t cache_bytes = 0, block_bytes = 0, matrix_bytes = 0;  // of the options
     std::uint32_t depthwise_taps = 1;  // inputs in a row that a tap of the depthwise kernel stands for, of bytes
+    bool has_matrices = false;         // a kernel for them that takes such layers
+
+    // The weights of a filter as kernels multiply with them: in integer inference whole numbers of 8 bits.
+    void read_filter(std::uint32_t filter, std::vector<float>& to) const;
+    // What the sums of a filter are multiplied with before everything else.
+    float filter_scale(std::uint32_t filter) const;
 };
 
-// Signs become lists, unless `prefers_dense`, which makes them weights like others, or packed ones for a few images.
-Step make_conv_step(const ConvRequest& request, bool prefers_dense);
+// By `method` where it is possible, otherwise by one of those before it.
+Step make_conv_step(const ConvRequest& request, ConvMethod method);
 
 }  // namespace sterna

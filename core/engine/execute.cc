@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "core/engine/matrix_plan.h"
 #include "core/engine/plan.h"
 
 namespace sterna {
@@ -167,6 +168,14 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             kernels_->packed_dot(dot, scratch, first, last);
             return;
         }
+        case StepKind::kMatrix: {
+            MatrixConv conv = matrix_conv_of(data);
+            conv.input = static_cast<const std::uint8_t*>(input.origin);
+            conv.output = output;
+            conv.epilogue = epilogue;
+            kernels_->matrix_conv(conv, scratch, first, last);
+            return;
+        }
         case StepKind::kDepthwise: {
             DepthwiseConv conv;
             conv.input = input.origin;
@@ -305,6 +314,8 @@ std::string Plan::kernel_name(const Step& step) const {
             return "dense dot";
         case StepKind::kPackedDot:
             return "packed dot";
+        case StepKind::kMatrix:
+            return "matrix";
         case StepKind::kDepthwise:
             return "depthwise";
         case StepKind::kSplit:

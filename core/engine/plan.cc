@@ -8,6 +8,7 @@
 #include "core/engine/conv_plan.h"
 #include "core/engine/geometry.h"
 #include "core/engine/levels.h"
+#include "core/engine/matrix_plan.h"
 #include "core/engine/pool_plan.h"
 #include "core/engine/transposed_conv.h"
 
@@ -319,9 +320,15 @@ class Planner {
         request.depthwise_taps = plan_.kernels_->depthwise_taps;
         request.cache_bytes = options_.cache_bytes;
         request.block_bytes = options_.block_bytes;
+        request.matrix_bytes = options_.matrix_bytes;
+        request.has_matrices = plan_.kernels_->matrix_conv != nullptr && request.shape.groups == 1 && !request.is_few &&
+                               request.element == Element::kUint8;
 
-        const auto make = [&](bool prefers_dense) {
-            Step step = make_conv_step(request, prefers_dense);
+        const auto make = [&](ConvMethod method) {
+            Step step = make_conv_step(request, method);
+            if (step.kind == StepKind::kMatrix) {
+                need_scratch(matrix_conv_of(step.conv).scratch_bytes() / sizeof(float));
+            }
             step.node = group.node;
             step.input = input;
             step.output = output;
@@ -332,19 +339,20 @@ class Planner {
             if (phases == nullptr || group.residual == kNothing) finish_group(group, step);
             return step;
         };
-        plan_.steps_.push_back(make(!options_.is_tuned && options_.prefers_dense));
+        plan_.steps_.push_back(make(options_.is_tuned ? ConvMethod::kLists : options_.method));
         Step& step = plan_.steps_.back();
         step.form = std::min(options_.sparse_form, plan_.kernels_->sparse_form_count - 1);
         if (splits_input) need_split_scratch(step, place.element, *request.geometry);
         if (request.is_few) need_scratch(weights.width + kPackedGroup);
         const bool has_few_zeros =
             weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width;
-        if (options_.is_tuned &&
-            (step.kind == StepKind::kGather || (step.kind == StepKind::kSparse && has_few_zeros))) {
-            Step other = make(true);
-            if (step.kind == StepKind::kSparse || other.kind == StepKind::kPackedDot) {
-                alternatives_.push_back({plan_.steps_.size() - 1, std::move(other)});
-            }
+        const bool is_dense_tried =
+            step.kind == StepKind::kGather || (step.kind == StepKind::kSparse && has_few_zeros);
+        for (const auto& [is_tried, method] :
+             {std::pair(is_dense_tried, ConvMethod::kDense), std::pair(request.has_matrices, ConvMethod::kMatrix)}) {
+            if (!options_.is_tuned || !is_tried) continue;
+            Step other = make(method);
+            if (other.kind != StepKind::kDot) alternatives_.push_back({plan_.steps_.size() - 1, std::move(other)});
         }
         if (phases != nullptr) add_merge(group, *phases, output);
     }
@@ -474,7 +482,7 @@ class Planner {
 std::unique_ptr<Plan> Plan::make(const Graph& graph, const std::vector<Shape>& inputs, std::uint32_t images,
                                  WeightStore& weights, const EngineOptions& options, std::string& problem) {
     auto plan = std::make_unique<Plan>();
-    plan->kernels_ = &kernels(options.isa);
+    plan->kernels_ = options.kernels != nullptr ? options.kernels : &kernels(options.isa);
     plan->images_ = images;
     plan->inputs_ = inputs;
     Planner planner(graph, weights, options, *plan, problem);

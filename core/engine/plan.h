@@ -21,17 +21,24 @@ namespace sterna {
 // Memory for the values of one run: far beyond any image, and a bound for what a graph may ask for.
 inline constexpr std::uint64_t kMaxPlanBytes = std::uint64_t{1} << 36;
 
+// How a convolution is computed: signs by lists of what is added and subtracted, or, like other weights, by products: of
+// vectors (of a few images, of packed signs) or, where there are registers for them, of matrices.
+enum class ConvMethod : std::uint8_t { kLists, kDense, kMatrix };
+
 struct EngineOptions {
     Isa isa = Isa::kScalar;
+    const KernelSet* kernels = nullptr;  // in the place of those of the instruction set, in tests
     bool int8_activations = false;
-    bool is_tuned = true;  // measure the forms of kernels; otherwise take these
+    bool is_tuned = true;  // measure methods and forms of kernels; otherwise take these, where they are possible
     std::uint32_t sparse_form = 0;
-    bool prefers_dense = false;  // multiply with signs like with other weights, or pack them
+    ConvMethod method = ConvMethod::kLists;
     std::uint64_t max_bytes = kMaxPlanBytes;
     // Of a first cache of 32 KiB, what the inputs of a block of channels may take.
     std::size_t cache_bytes = 24576;
     // Fewest inputs that a block brings a tile of a filter, of floats: ten for the largest tile.
     std::size_t block_bytes = 5120;
+    // Of a second cache, what the inputs that matrices are made of may take.
+    std::size_t matrix_bytes = 262144;
 };
 
 // The planes of one image size.
@@ -64,6 +71,7 @@ enum class StepKind : std::uint8_t {
     kDense,
     kDot,
     kPackedDot,
+    kMatrix,
     kDepthwise,
     kMap,
     kCombine,
@@ -83,6 +91,10 @@ struct ConvData {
     std::uint32_t blocks = 1;  // of channels
     std::size_t run_bytes = 0;
     std::vector<std::uint8_t> packed;
+    std::vector<MatrixStep> matrix_steps;  // what they are of is in `offsets`, `packed` and `bytes`
+    std::uint32_t matrix_rows = 0;         // of a step
+    std::int32_t lowest_shift = 0, highest_shift = 0;
+    std::size_t matrix_run = 0;
     std::vector<std::int32_t> taps;
     std::vector<float> floats;
     std::vector<std::int16_t> shorts;
@@ -120,7 +132,7 @@ struct Step {
     std::uint64_t operations = 0;  // additions, or multiplications with their additions, that are useful
 };
 
-// Another way to compute a step.
+// Another way to compute a step. Those of one step follow each other.
 struct Alternative {
     std::size_t step = 0;
     Step other;

@@ -156,8 +156,8 @@ inline void from_floats(const Planes& planes, std::size_t at, const float* y, st
     });
 }
 
-// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed.
-enum class Layout : std::uint8_t { kPlain, kTransposed };
+// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed, or in the order of the elements.
+enum class Layout : std::uint8_t { kPlain, kTransposed, kInOrder };
 
 // Vector `v` of sums: of pairs of bytes, or in 32 bits.
 template <Layout kLayout>
@@ -172,7 +172,10 @@ inline Quarters load_sums(const Ints* sums, std::size_t v) {
 
 template <Layout kLayout>
 inline Bytes ordered(Bytes x) {
+    // Vectors of 32 bytes would need another order for loads than for stores.
+    static_assert(kLayout != Layout::kInOrder || kVectorBytes != 32);
     if constexpr (kLayout == Layout::kTransposed) return transposed(x);
+    if constexpr (kLayout == Layout::kInOrder) return transposed_words(x);
     return x;
 }
 
@@ -323,7 +326,9 @@ inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& ep
         const Quarters acc = load_sums<kLayout>(sums, v);
         for (std::size_t p = 0; p < 4; ++p) {
             for (std::size_t i = 0; i < kFloatLanes; ++i) {
-                const std::size_t at = kLayout == Layout::kTransposed ? 4 * i + p : i / 4 * 16 + 4 * p + i % 4;
+                const std::size_t at = kLayout == Layout::kTransposed ? 4 * i + p
+                                       : kLayout == Layout::kInOrder  ? p * kFloatLanes + i
+                                                                      : i / 4 * 16 + 4 * p + i % 4;
                 numbers[v * kVectorBytes + at] = acc.part[p][i];
             }
         }

@@ -2,6 +2,8 @@
 
 #include <initializer_list>
 
+#include "core/kernels/amx_state.h"
+
 namespace sterna {
 
 const char* name(Isa isa) {
@@ -12,6 +14,8 @@ const char* name(Isa isa) {
             return "avx2";
         case Isa::kAvx512:
             return "avx512";
+        case Isa::kAmx:
+            return "amx";
         case Isa::kNeon:
             return "neon";
         case Isa::kWasm:
@@ -31,6 +35,8 @@ bool is_available(Isa isa) {
             return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                    __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+        case Isa::kAmx:
+            return is_available(Isa::kAvx512) && amx_state() == AmxState::kUsable;
 #elif defined(STERNA_NEON)
         case Isa::kNeon:
             return true;
@@ -44,7 +50,7 @@ bool is_available(Isa isa) {
 }
 
 Isa best_isa() {
-    for (const Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kNeon, Isa::kWasm}) {
+    for (const Isa isa : {Isa::kAmx, Isa::kAvx512, Isa::kAvx2, Isa::kNeon, Isa::kWasm}) {
         if (is_available(isa)) return isa;
     }
     return Isa::kScalar;

@@ -158,4 +158,56 @@ struct PackedDot {
     Epilogue epilogue;
 };
 
+// A convolution of bytes by products of small matrices, for processors that have registers for them (matrix_conv.h): of
+// at most kMatrixRows rows of kMatrixRowBytes bytes.
+//
+// Inputs are taken as rows of fours: element i of row r holds the bytes input[offsets[4 r + 0..3] + i]. A step of the sum
+// multiplies the `step_rows` rows from `row` on, `shift` elements further, by as many fours of weights of each filter.
+inline constexpr std::uint32_t kMatrixRows = 16;
+inline constexpr std::uint32_t kMatrixRowBytes = 64;
+inline constexpr std::uint32_t kMatrixFilters = 32;  // of a block
+inline constexpr std::uint32_t kMatrixFour = 4;
+
+struct MatrixStep {
+    std::uint32_t row = 0;
+    std::int32_t shift = 0;
+};
+
+struct MatrixConv {
+    const std::uint8_t* input = nullptr;
+    const std::int32_t* offsets = nullptr;  // [rows][4]
+    std::uint32_t rows = 0;
+    const MatrixStep* steps = nullptr;
+    std::uint32_t step_count = 0, step_rows = 0;
+    std::int32_t lowest_shift = 0, highest_shift = 0;
+    std::size_t run = 0;  // elements of a plane whose inputs are taken before the next ones; a multiple of kAlignment
+    // int8 [block][step][kMatrixFilters][4 step_rows]; or, packed, signs of the same places, the codes of a block in
+    // groups as in PackedDot. Filters that are missing in the last block have weights of zero.
+    const void* weights = nullptr;
+    bool is_packed = false;
+    std::uint32_t filters = 0;
+    const std::int32_t* excess = nullptr;
+    Planes output;
+    Epilogue epilogue;
+
+    // From a row of inputs to the next one. An odd number of cache lines: the rows of a step share no set of a cache.
+    STERNA_INLINE std::size_t row_bytes() const {
+        const std::size_t elements = run + static_cast<std::size_t>(highest_shift - lowest_shift);
+        return (elements * kMatrixFour + kAlignment - 1) / kAlignment * kAlignment | kAlignment;
+    }
+    STERNA_INLINE std::size_t step_bytes() const { return std::size_t{kMatrixFilters} * kMatrixFour * step_rows; }
+    // Weights of a block of filters: as bytes, up to a multiple of kPackedGroup where they are packed, and in memory.
+    STERNA_INLINE std::size_t block_weights() const {
+        const std::size_t bytes = step_count * step_bytes();
+        return is_packed ? (bytes + kPackedGroup - 1) / kPackedGroup * kPackedGroup : bytes;
+    }
+    STERNA_INLINE std::size_t block_bytes() const {
+        return is_packed ? block_weights() / kPackedPerByte : block_weights();
+    }
+    // Memory for rows of inputs and for the weights of a block, and what aligns it.
+    STERNA_INLINE std::size_t scratch_bytes() const {
+        return kAlignment + rows * row_bytes() + (is_packed ? block_weights() : 0);
+    }
+};
+
 }  // namespace sterna

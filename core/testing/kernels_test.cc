@@ -19,9 +19,11 @@
 #include "core/engine/session.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/kernel_set.h"
+#include "core/testing/emulated_tiles.h"
 #include "core/testing/network.h"
 #include "core/testing/random_network.h"
 #include "core/testing/reference.h"
+#include "core/testing/tile_traps.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define STERNA_SANITIZED
@@ -58,6 +60,7 @@ void* realloc(void* memory, std::size_t size) {
 
 namespace {
 
+using sterna::ConvMethod;
 using sterna::EngineOptions;
 using sterna::Isa;
 using sterna::Plan;
@@ -77,12 +80,51 @@ void fail(const std::string& what) {
     ++failures;
 }
 
-std::vector<Isa> available_isas() {
-    std::vector<Isa> isas;
+// Kernels that are tested: those of an instruction set that is available, and those with tile registers in any case.
+struct Kernels {
+    std::string name;
+    Isa isa = Isa::kScalar;
+    const sterna::KernelSet* set = nullptr;
+    bool has_others = true;  // that are not tested elsewhere
+    unsigned long matrix_steps = 0;
+};
+
+std::vector<Kernels> available_kernels() {
+    std::vector<Kernels> all;
     for (std::size_t i = 0; i < sterna::kNumIsas; ++i) {
-        if (sterna::is_available(static_cast<Isa>(i))) isas.push_back(static_cast<Isa>(i));
+        const auto isa = static_cast<Isa>(i);
+        if (sterna::is_available(isa)) all.push_back({sterna::name(isa), isa, &sterna::kernels(isa)});
     }
-    return isas;
+    all.push_back({"emulated tiles", Isa::kScalar, &sterna::testing::emulated_tile_kernels(), false});
+    const bool is_trapped = sterna::is_available(Isa::kAvx512) && !sterna::is_available(Isa::kAmx);
+    if (is_trapped && sterna::testing::trap_tile_instructions()) {
+        all.push_back({"trapped amx", Isa::kAmx, &sterna::kernels(Isa::kAmx), false});
+    }
+    return all;
+}
+
+// A choice of kernels, and whether caches are taken for so small that everything is cut into its smallest pieces.
+struct Way {
+    ConvMethod method = ConvMethod::kLists;
+    bool is_small = false;
+    std::uint32_t form = 0;
+    bool is_tuned = false;
+};
+
+std::vector<Way> ways(const Kernels& kernels) {
+    std::vector<Way> all;
+    if (kernels.has_others) {
+        for (std::uint32_t form = 0; form < kernels.set->sparse_form_count; ++form) {
+            all.push_back({ConvMethod::kLists, form % 2 == 1, form});
+        }
+        all.push_back({ConvMethod::kDense, true});
+    }
+    if (kernels.set->matrix_conv != nullptr) {
+        all.push_back({ConvMethod::kMatrix, false});
+        all.push_back({ConvMethod::kMatrix, true});
+    }
+    all.push_back({ConvMethod::kLists, false, 0, true});
+    return all;
 }
 
 std::vector<Sizes> sizes_of(const std::vector<Value>& inputs) {
@@ -181,7 +223,7 @@ bool is_right(const Run& run, const std::vector<std::uint32_t>& values, const st
     return true;
 }
 
-void check_case(const Case& one, const std::string& which) {
+void check_case(const Case& one, const std::string& which, std::vector<Kernels>& all_kernels) {
     const std::vector<std::uint8_t> file = sterna::testing::encode_file(one.network);
     const std::vector<std::uint32_t> values = computed_values(file, one);
     if (values.empty()) {
@@ -192,25 +234,29 @@ void check_case(const Case& one, const std::string& which) {
     for (const bool is_integer : {false, true}) {
         const std::vector<Value> expected = compute(one.network, one.inputs, is_integer);
         unsigned threads = 0;
-        for (const Isa isa : available_isas()) {
-            // The last two: products instead of lists, and what a measurement chooses.
-            const std::uint32_t forms = sterna::kernels(isa).sparse_form_count;
-            for (std::uint32_t form = 0; form < forms + 2; ++form) {
+        for (Kernels& kernels : all_kernels) {
+            if (!is_integer && !kernels.has_others) continue;
+            for (const Way& way : ways(kernels)) {
                 EngineOptions options;
-                options.isa = isa;
+                options.isa = kernels.isa;
+                options.kernels = kernels.set;
                 options.int8_activations = is_integer;
-                options.is_tuned = form == forms + 1;
-                options.sparse_form = form < forms ? form : 0;
-                options.prefers_dense = form == forms;
-                // Also blocks of single channels.
-                if (form % 2 == 1) options.cache_bytes = options.block_bytes = 1;
+                options.is_tuned = way.is_tuned;
+                options.sparse_form = way.form;
+                options.method = way.method;
+                if (way.is_small) options.cache_bytes = options.block_bytes = options.matrix_bytes = 1;
                 threads = threads % 3 + 1;
-                const std::string how = which + (is_integer ? ", int8, " : ", float32, ") + sterna::name(isa) +
-                                        ", form " + std::to_string(form) + ", threads " + std::to_string(threads);
+                const std::string how = which + (is_integer ? ", int8, " : ", float32, ") + kernels.name + ", method " +
+                                        std::to_string(static_cast<int>(way.method)) + ", form " +
+                                        std::to_string(way.form) + (way.is_tuned ? ", tuned" : "") + ", threads " +
+                                        std::to_string(threads);
                 Run run(file, one.inputs, values, options, threads);
                 if (!run.problem.empty()) {
                     fail(how + ": " + run.problem + "; " + describe(one, 0));
                     return;
+                }
+                for (const sterna::Step& step : run.plan->steps()) {
+                    kernels.matrix_steps += step.kind == sterna::StepKind::kMatrix;
                 }
                 if (!is_right(run, values, expected, is_integer, one, how)) return;
             }
@@ -345,15 +391,22 @@ int main(int argc, char** argv) {
     const unsigned long seed = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 1;
     const unsigned long networks = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 40;
     const unsigned long runs = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 10000;
-    std::printf("instruction sets:");
-    for (const Isa isa : available_isas()) std::printf(" %s", sterna::name(isa));
-    std::printf("; the best is %s\n", sterna::name(sterna::best_isa()));
+    std::vector<Kernels> all_kernels = available_kernels();
+    std::printf("kernels:");
+    for (const Kernels& kernels : all_kernels) std::printf(" %s,", kernels.name.c_str());
+    std::printf(" the best are %s\n", sterna::name(sterna::best_isa()));
     for (unsigned long i = 0; i < networks && failures < 10; ++i) {
         const std::string which = "of seed " + std::to_string(seed + i);
         Random random(seed + i);
-        check_case(sterna::testing::random_convolution(random), "convolution " + which);
-        check_case(sterna::testing::extreme_convolution(random), "extreme convolution " + which);
-        check_case(sterna::testing::random_graph(random), "graph " + which);
+        check_case(sterna::testing::random_convolution(random), "convolution " + which, all_kernels);
+        check_case(sterna::testing::extreme_convolution(random), "extreme convolution " + which, all_kernels);
+        check_case(sterna::testing::random_graph(random), "graph " + which, all_kernels);
+        check_case(sterna::testing::wide_convolution(random), "wide convolution " + which, all_kernels);
+    }
+    for (const Kernels& kernels : all_kernels) {
+        if (kernels.set->matrix_conv == nullptr) continue;
+        std::printf("%s: %lu layers by products of matrices\n", kernels.name.c_str(), kernels.matrix_steps);
+        if (kernels.matrix_steps == 0 && networks != 0) fail("no layer by products of matrices with " + kernels.name);
     }
     check_errors();
     check_memory();

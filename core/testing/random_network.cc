@@ -8,7 +8,7 @@ namespace sterna::testing {
 namespace {
 
 // Sizes of images are taken smaller until a convolution multiplies at most so often: the reference is slow.
-constexpr std::uint64_t kMaxProducts = 400000;
+constexpr std::uint64_t kMaxProducts = 400000, kMaxWideProducts = 4000000;
 constexpr std::uint32_t kMaxNodes = 9;
 
 struct Image {
@@ -303,22 +303,24 @@ void add_any(Builder& builder) {
     }
 }
 
-}  // namespace
+// Some images, the size of an image, and how wide a convolution is.
+struct ConvolutionLimits {
+    std::uint32_t images, size, channels, filters;
+    std::uint64_t products;
+};
 
-Case random_convolution(Random& random) {
+Case convolution(Random& random, const ConvolutionLimits& limits) {
     for (;;) {
-        const std::uint32_t images = random.one_in(2) ? 1 : random.between(1, 20);
-        Builder builder(random, images);
-        const std::uint32_t largest = random.one_in(4) ? 3 : 19;
-        std::uint32_t value = builder.add_input({random.between(1, random.one_in(3) ? 70 : 9),
-                                                 random.between(1, largest), random.between(1, largest), false});
+        Builder builder(random, limits.images);
+        std::uint32_t value = builder.add_input({random.between(1, limits.channels), random.between(1, limits.size),
+                                                 random.between(1, limits.size), false});
         // A value before it, so that its input has been computed in its turn.
         if (random.one_in(3)) value = builder.add(any_activation(random), {value}, builder.shape(value));
         const std::uint32_t from = value;
         const bool is_transposed = random.one_in(4);
         const std::uint32_t convolution = value =
-            is_transposed ? builder.add_transposed(value, 20) : builder.add_convolution(value, 70);
-        if (builder.products(value) > kMaxProducts) continue;
+            is_transposed ? builder.add_transposed(value, 20) : builder.add_convolution(value, limits.filters);
+        if (builder.products(value) > limits.products) continue;
         const Image y = builder.shape(value);
         if (random.one_in(3)) {
             const std::uint32_t scale = builder.add_vector(y.channels), shift = builder.add_vector(y.channels);
@@ -333,6 +335,19 @@ Case random_convolution(Random& random) {
         builder.add(Operator::kMaxPool2d, {value}, y, {1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0});
         return builder.finish();
     }
+}
+
+}  // namespace
+
+Case random_convolution(Random& random) {
+    const std::uint32_t images = random.one_in(2) ? 1 : random.between(1, 20);
+    const std::uint32_t size = random.one_in(4) ? 3 : 19;
+    return convolution(random, {images, size, random.one_in(3) ? 70u : 9u, 70, kMaxProducts});
+}
+
+Case wide_convolution(Random& random) {
+    const std::uint32_t images = random.one_in(2) ? 1 : random.between(1, 20);
+    return convolution(random, {images, 12, 200, 200, kMaxWideProducts});
 }
 
 Case extreme_convolution(Random& random) {

@@ -34,6 +34,9 @@ struct Case {
 // One convolution, now and then a transposed one, with everything that the engine computes together with it.
 Case random_convolution(Random& random);
 
+// The same with more channels and filters.
+Case wide_convolution(Random& random);
+
 // Sums as large as they get: the same sign everywhere and the largest levels.
 Case extreme_convolution(Random& random);
 

@@ -1,0 +1,13 @@
+// Lets a program use AMX on a processor that has none: its instructions trap, and are computed by TileRegisters. So the
+// kernel for AMX runs as it was compiled.
+#pragma once
+
+namespace sterna::testing {
+
+// Handles SIGILL from now on, of every thread. False where that is not possible: it needs Linux on x86-64.
+bool trap_tile_instructions();
+
+// Instructions that were computed.
+unsigned long trapped_tile_instructions();
+
+}  // namespace sterna::testing
