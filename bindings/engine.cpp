@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/engine/session.h"
+#include "core/kernels/amx_state.h"
 #include "core/kernels/isa.h"
 
 namespace nb = nanobind;
@@ -168,6 +169,9 @@ class Engine {
 void bind_engine(nb::module_& module) {
     module.attr("MAX_THREADS") = sterna::kMaxThreads;
     module.def("isas", &isas, "Instruction sets of this processor for which there are kernels, the best one last.");
+    module.def(
+        "amx_state", [] { return sterna::describe(sterna::amx_state()); },
+        "Whether this process can use AMX, in words; \"usable\" if it can.");
     nb::class_<Engine>(module, "Engine", "A graph of a file that is ready to run; ValueError says what does not fit.")
         .def(nb::init<ByteArray, std::string, std::string, bool, bool, unsigned, std::vector<std::pair<float, float>>,
                       std::vector<std::uint32_t>>(),

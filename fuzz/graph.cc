@@ -207,6 +207,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         const auto isa = static_cast<sterna::Isa>(i);
         if (sterna::is_available(isa) && (data[0] >> 3 & 3) == i) options.isa = isa;
     }
+    // One in four multiplies matrices on every processor.
+    if ((data[0] >> 3 & 3) == 3) {
+        options.kernels = &sterna::testing::emulated_tile_kernels();
+        options.method = sterna::ConvMethod::kMatrix;
+        if ((data[0] & 4) != 0) options.matrix_bytes = 1;
+    }
     std::string problem;
     const std::vector<sterna::Graph> parsed =
         sterna::parse_graphs(graphs.data(), graphs.size(), tensors().size(), problem);

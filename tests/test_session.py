@@ -375,7 +375,7 @@ def test_a_profile_names_layers_kernels_and_useful_operations(small_file: bytes)
     nonzeros = np.count_nonzero(trits(8, 8, 3, 3).trits)
     assert [layer.operations for layer in convolutions] == [2 * 36 * nonzeros, 2 * 4 * nonzeros]
     assert all(layer.milliseconds >= 0 for layer in layers)
-    assert {layer.kernel.split()[0] for layer in convolutions} <= {"sparse", "dense"}
+    assert {layer.kernel.split()[0] for layer in convolutions} <= {"sparse", "dense", "matrix"}
 
 
 def test_values_can_be_looked_at(small_file: bytes) -> None:

@@ -25,11 +25,15 @@ MODULE = WEB / "dist" / "sterna.wasm"
 MEMORY_BYTES = 1 << 30
 STACK_BYTES = 1 << 19
 
-# The kernels are compiled once for each instruction set.
+# The kernels are compiled once for each instruction set, and some for one of other processors alone.
 KERNELS = REPOSITORY / "core" / "kernels" / "kernel_set.cc"
+FOREIGN = [REPOSITORY / "core" / "kernels" / "matrix_conv" / "amx.cc"]
 TESTING = REPOSITORY / "core" / "testing"
-SOURCES = sorted(path for path in (REPOSITORY / "core").rglob("*.cc") if TESTING not in path.parents)
-SOURCES.remove(KERNELS)
+SOURCES = sorted(
+    path
+    for path in (REPOSITORY / "core").rglob("*.cc")
+    if TESTING not in path.parents and path not in [KERNELS, *FOREIGN]
+)
 FLAGS = [
     "-target",
     "wasm32-wasi",

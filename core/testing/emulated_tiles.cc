@@ -1,5 +1,7 @@
-// Compiled with STERNA_ISA as the name of a namespace, like kernels.
 #include "core/testing/emulated_tiles.h"
+
+// The namespace of kernels that are compiled here.
+#define STERNA_ISA emulated
 
 #include "core/kernels/matrix_conv/matrix_conv.h"
 #include "core/testing/tile_registers.h"

@@ -19,6 +19,9 @@
 #include "core/engine/session.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/kernel_set.h"
+#if defined(__x86_64__)
+#include "core/kernels/matrix_conv/amx.h"
+#endif
 #include "core/testing/emulated_tiles.h"
 #include "core/testing/network.h"
 #include "core/testing/random_network.h"
@@ -351,6 +354,19 @@ void check_memory() {
 #endif
 }
 
+// Products of matrices are tried before they are used: right ones pass, wrong ones do not.
+void check_trial() {
+#if defined(__x86_64__)
+    if (sterna::is_available(Isa::kAmx) || !sterna::is_available(Isa::kAvx512)) return;
+    if (!sterna::testing::trap_tile_instructions()) return;
+    if (!sterna::amx::multiplies_correctly()) fail("right products of matrices are taken for wrong");
+    sterna::testing::spoil_tile_products(true);
+    if (sterna::amx::multiplies_correctly()) fail("wrong products of matrices are taken for right");
+    sterna::testing::spoil_tile_products(false);
+    std::printf("trial of products of matrices: good\n");
+#endif
+}
+
 // Four threads share a session; all get what one alone gets.
 void check_sharing(unsigned long runs) {
 #if defined(STERNA_NO_THREADS)
@@ -408,6 +424,7 @@ int main(int argc, char** argv) {
         std::printf("%s: %lu layers by products of matrices\n", kernels.name.c_str(), kernels.matrix_steps);
         if (kernels.matrix_steps == 0 && networks != 0) fail("no layer by products of matrices with " + kernels.name);
     }
+    check_trial();
     check_errors();
     check_memory();
     check_sharing(runs);

@@ -7,7 +7,7 @@ namespace sterna::testing {
 // Handles SIGILL from now on, of every thread. False where that is not possible: it needs Linux on x86-64.
 bool trap_tile_instructions();
 
-// Instructions that were computed.
-unsigned long trapped_tile_instructions();
+// From now on, products are right, or as those of a faulty processor.
+void spoil_tile_products(bool is_spoilt);
 
 }  // namespace sterna::testing

@@ -65,6 +65,9 @@ MAX_THREADS: int
 def isas() -> list[str]:
     """Instruction sets of this processor for which there are kernels, the best one last."""
 
+def amx_state() -> str:
+    """Whether this process can use AMX, in words; "usable" if it can."""
+
 class Engine:
     """A graph of a file that is ready to run; ValueError says what does not fit."""
 

@@ -185,6 +185,15 @@ def instruction_sets() -> list[str]:
     return list(_core.isas())
 
 
+def amx_state() -> str:
+    """Whether this process can use AMX, in words: ``usable``, or why not.
+
+    ``absent`` from the processor, the system or this build; ``refused by the operating system``, which has to permit it to
+    each process; ``wrong products when tried``, in which case it is not used.
+    """
+    return _core.amx_state()
+
+
 def _chosen_isa(isa: str | None) -> str:
     available = instruction_sets()
     chosen = isa or os.environ.get("STERNA_ISA") or available[-1]

@@ -49,6 +49,23 @@ def test_kernels_are_listed_the_best_last(capsys: pytest.CaptureFixture[str]) ->
     assert kernels == instruction_sets()
 
 
+def test_amx_is_usable_exactly_where_it_has_kernels(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", "--json"])
+    processor = json.loads(capsys.readouterr().out)["processor"]
+    assert processor["amx"] in ("absent", "refused by the operating system", "wrong products when tried", "usable")
+    assert (processor["amx"] == "usable") == ("amx" in processor["kernels"])
+
+
+def test_the_table_says_why_the_amx_of_the_processor_is_not_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sterna.cli.info.processor", lambda: ("a processor", frozenset({"avx2", "amx_int8"})))
+    monkeypatch.setattr("sterna.session.amx_state", lambda: "refused by the operating system")
+    main(["info"])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("AMX "))
+    assert "refused by the operating system" in line
+
+
 def test_the_default_data_folder_is_the_one_that_data_are_read_from(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def info(as_json: options.Json = False) -> None:
         ("processor", processor["name"]),
         ("instruction sets", " ".join(processor["instruction_sets"]) or "unknown"),
         ("kernels for", " ".join(processor["kernels"]) + " (the last one is taken; STERNA_ISA chooses another)"),
+        *_amx_row(processor),
         ("cores", f"{processor['cores_usable']} usable of {processor['cores']}"),
         ("memory", in_bytes(report["memory_bytes"]) if report["memory_bytes"] else "unknown"),
         ("STERNA_DATA", f"{data['path']} ({'exists' if data['exists'] else 'does not exist'})"),
@@ -74,6 +75,7 @@ def collect() -> dict[str, Any]:
             "name": name,
             "instruction_sets": [known for known in _INSTRUCTION_SETS if known in flags],
             "kernels": _kernels(),
+            "amx": _amx_state(),
             "cores": os.cpu_count() or 1,
             "cores_usable": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         },
@@ -89,6 +91,21 @@ def _kernels() -> list[str]:
     except ImportError:  # the native core is missing, which is said in its own line
         return []
     return instruction_sets()
+
+
+def _amx_state() -> str | None:
+    try:
+        from sterna.session import amx_state
+    except ImportError:
+        return None
+    return amx_state()
+
+
+def _amx_row(processor: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where the processor has AMX and the engine cannot use it, why."""
+    if "amx_int8" not in processor["instruction_sets"] or processor["amx"] in (None, "usable"):
+        return []
+    return [("AMX", f"{processor['amx']}; the kernels of the set before it are taken")]
 
 
 def _memory_bytes() -> int | None:
