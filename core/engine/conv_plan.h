@@ -37,7 +37,7 @@ struct ConvRequest {
     const Geometry* geometry = nullptr;  // of the output, and of the planes that are read
     bool is_split = false;
     bool is_few = false;
-    std::uint32_t dense_taps = 2;                  // that the dense kernel takes together of bytes
+    std::uint32_t dense_taps = 2;                                    // that the dense kernel takes together of bytes
     std::size_t cache_bytes = 0, block_bytes = 0, matrix_bytes = 0;  // of the options
     std::uint32_t depthwise_taps = 1;  // inputs in a row that a tap of the depthwise kernel stands for, of bytes
     bool has_matrices = false;         // a kernel for them that takes such layers
@@ -48,7 +48,7 @@ struct ConvRequest {
     float filter_scale(std::uint32_t filter) const;
 };
 
-// By `method` where it is possible, otherwise by one of those before it.
+// By `method` where that is possible, otherwise by products of vectors: lists are of signs alone, and matrices of bytes.
 Step make_conv_step(const ConvRequest& request, ConvMethod method);
 
 }  // namespace sterna

@@ -16,8 +16,9 @@ struct KernelPosition {
     std::int32_t shift = 0;
 };
 
-// Of a filter, weight `channel * positions.size() + p` is for position p. False, and the step as it was, where no kernel
-// takes the layer, or a filter has so many weights that they or their inputs would take memory beyond all measure.
+// Of a filter, weight `channel * positions.size() + p` is for position p. False, and the step as it was, where no
+// kernel takes the layer, or a filter has so many weights that they or their inputs would take memory beyond all
+// measure.
 bool plan_matrices(const ConvRequest& request, const std::vector<KernelPosition>& positions,
                    std::int32_t channel_stride, Step& step);
 

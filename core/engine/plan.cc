@@ -346,8 +346,7 @@ class Planner {
         if (request.is_few) need_scratch(weights.width + kPackedGroup);
         const bool has_few_zeros =
             weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width;
-        const bool is_dense_tried =
-            step.kind == StepKind::kGather || (step.kind == StepKind::kSparse && has_few_zeros);
+        const bool is_dense_tried = step.kind == StepKind::kGather || (step.kind == StepKind::kSparse && has_few_zeros);
         for (const auto& [is_tried, method] :
              {std::pair(is_dense_tried, ConvMethod::kDense), std::pair(request.has_matrices, ConvMethod::kMatrix)}) {
             if (!options_.is_tuned || !is_tried) continue;

@@ -21,8 +21,8 @@ namespace sterna {
 // Memory for the values of one run: far beyond any image, and a bound for what a graph may ask for.
 inline constexpr std::uint64_t kMaxPlanBytes = std::uint64_t{1} << 36;
 
-// How a convolution is computed: signs by lists of what is added and subtracted, or, like other weights, by products: of
-// vectors (of a few images, of packed signs) or, where there are registers for them, of matrices.
+// How a convolution is computed: signs by lists of what is added and subtracted, or, like other weights, by products:
+// of vectors (of a few images, of packed signs) or, where there are registers for them, of matrices.
 enum class ConvMethod : std::uint8_t { kLists, kDense, kMatrix };
 
 struct EngineOptions {

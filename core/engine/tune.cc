@@ -64,8 +64,12 @@ bool Plan::tune(std::vector<Alternative> alternatives) {
         Kind kind;
         if (is_sparse) {
             const std::size_t entries = step.conv.offsets.size() / step.units;
-            kind = {places_[step.input].element, places_[step.output].geometry, step.conv.group_stride, step.units,
-                    entries / 16, std::move(sorts)};
+            kind = {places_[step.input].element,
+                    places_[step.output].geometry,
+                    step.conv.group_stride,
+                    step.units,
+                    entries / 16,
+                    std::move(sorts)};
         }
         const auto found = is_sparse ? known.find(kind) : known.end();
         Choice choice;

@@ -21,7 +21,6 @@ const KernelSet kKernels = {
     &dense_conv,
     &dense_dot,
     &packed_dot,
-    nullptr,
     kDepthwiseTaps,
     &depthwise_conv,
     &load_images,

@@ -48,8 +48,6 @@ struct KernelSet {
     void (*dense_dot)(const DenseDot&, std::uint32_t first, std::uint32_t last);
     // Scratch holds the inputs of one image, up to a multiple of kPackedGroup.
     void (*packed_dot)(const PackedDot&, float* scratch, std::uint32_t first, std::uint32_t last);
-    // Blocks of kMatrixFilters filters; scratch has scratch_bytes(). Nothing where there are no registers for matrices.
-    void (*matrix_conv)(const MatrixConv&, void* scratch, std::uint32_t first, std::uint32_t last);
     std::uint32_t depthwise_taps;  // inputs in a row that a tap of bytes stands for: 1 or 4
     void (*depthwise_conv)(const DepthwiseConv&, std::uint32_t first, std::uint32_t last);
     // False if an element is not a finite number.
@@ -81,6 +79,8 @@ struct KernelSet {
                     std::uint32_t first, std::uint32_t last);
     // Rows of a matrix or pixels of an image, over the channels; not by channels.
     void (*softmax)(const Planes& input, const Planes& output);
+    // Blocks of kMatrixFilters filters; scratch has scratch_bytes(). Nothing where there are no registers for matrices.
+    void (*matrix_conv)(const MatrixConv&, void* scratch, std::uint32_t first, std::uint32_t last) = nullptr;
 };
 
 // Of an available instruction set.

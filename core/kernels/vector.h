@@ -234,8 +234,8 @@ inline Bytes transposed(Bytes x) {
 #endif
 }
 
-// Of the sixteen words of a vector of 64 bytes, word 4 i + p and word 4 p + i change places: instructions that work within
-// sixteen bytes put words so. Shorter vectors stay as they are.
+// Of the sixteen words of a vector of 64 bytes, word 4 i + p and word 4 p + i change places: instructions that work
+// within sixteen bytes put words so. Shorter vectors stay as they are.
 inline Bytes transposed_words(Bytes x) {
 #if defined(__AVX512F__)
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -298,12 +298,11 @@ inline Bytes round_quarters(const Floats (&x)[4], std::int32_t lowest, std::int3
 
 #if defined(__AVX512VNNI__)
 // Four vectors of bytes, in turns: a lane of a part holds the bytes of one element of all four.
-inline Quarters interleave_bytes(const std::uint8_t* a, const std::uint8_t* b, const std::uint8_t* c,
-                                 const std::uint8_t* d) {
-    const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
-    const __m512i z = _mm512_loadu_si512(c), w = _mm512_loadu_si512(d);
-    const __m512i low_xy = _mm512_unpacklo_epi8(x, y), high_xy = _mm512_unpackhi_epi8(x, y);
-    const __m512i low_zw = _mm512_unpacklo_epi8(z, w), high_zw = _mm512_unpackhi_epi8(z, w);
+inline Quarters interleave_bytes(Bytes x, Bytes y, Bytes z, Bytes w) {
+    const __m512i low_xy = _mm512_unpacklo_epi8((__m512i)x, (__m512i)y);
+    const __m512i high_xy = _mm512_unpackhi_epi8((__m512i)x, (__m512i)y);
+    const __m512i low_zw = _mm512_unpacklo_epi8((__m512i)z, (__m512i)w);
+    const __m512i high_zw = _mm512_unpackhi_epi8((__m512i)z, (__m512i)w);
     return {{(Ints)_mm512_unpacklo_epi16(low_xy, low_zw), (Ints)_mm512_unpackhi_epi16(low_xy, low_zw),
              (Ints)_mm512_unpacklo_epi16(high_xy, high_zw), (Ints)_mm512_unpackhi_epi16(high_xy, high_zw)}};
 }

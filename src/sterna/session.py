@@ -188,8 +188,8 @@ def instruction_sets() -> list[str]:
 def amx_state() -> str:
     """Whether this process can use AMX, in words: ``usable``, or why not.
 
-    ``absent`` from the processor, the system or this build; ``refused by the operating system``, which has to permit it to
-    each process; ``wrong products when tried``, in which case it is not used.
+    ``absent`` from the processor, the operating system or this build; ``refused by the operating system``, which has to
+    permit it to each process; ``wrong products when tried``, after which it is left aside.
     """
     return _core.amx_state()
 

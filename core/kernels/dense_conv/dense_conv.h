@@ -38,7 +38,8 @@ inline constexpr std::uint32_t kDenseTaps = 4;
 using Packed = Quarters;
 
 inline Packed pack(const std::uint8_t* input, const std::int32_t* at) {
-    return interleave_bytes(input + at[0], input + at[1], input + at[2], input + at[3]);
+    const auto bytes = [&](std::size_t i) { return load<std::uint8_t, kVectorBytes>(input + at[i]); };
+    return interleave_bytes(bytes(0), bytes(1), bytes(2), bytes(3));
 }
 
 template <std::size_t... F>

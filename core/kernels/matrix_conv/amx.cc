@@ -41,8 +41,10 @@ bool multiplies_correctly() {
                 std::int32_t sum = 0;
                 for (std::size_t step = 0; step < kSteps; ++step) {
                     for (std::size_t i = 0; i < width; ++i) {
-                        const auto weight = static_cast<std::int8_t>(weights[step * conv.step_bytes() + filter * width + i]);
-                        sum += weight * inputs[i / kMatrixFour * conv.row_bytes() + (element + step) * kMatrixFour + i % kMatrixFour];
+                        const auto weight =
+                            static_cast<std::int8_t>(weights[step * conv.step_bytes() + filter * width + i]);
+                        sum += weight * inputs[i / kMatrixFour * conv.row_bytes() + (element + step) * kMatrixFour +
+                                               i % kMatrixFour];
                     }
                 }
                 if (sum != sums[filter * kMatrixTile + element]) return false;

@@ -2,8 +2,8 @@
 //
 // A matrix of weights has a row for each of sixteen filters, one of inputs a column for each of sixteen elements; their
 // product is added to one of sums. Four matrices of sums are kept at a time, of 32 filters and 32 elements. Inputs are
-// interleaved in fours once for all filters, in a copy that taps of one plane share: there a tap is an offset of its own,
-// as everywhere.
+// interleaved in fours once for all filters, in a copy that taps of one plane share: there a tap is an offset of its
+// own, as everywhere.
 //
 // `Tiles` are the registers: those of the processor (amx_tiles.h), or in tests a plain computation of what they do.
 #pragma once
@@ -35,15 +35,10 @@ inline TileConfig matrix_config(std::uint32_t step_rows) {
 inline void interleave_fours(const std::uint8_t* const (&from)[kMatrixFour], std::size_t at, std::uint8_t* to) {
     Bytes x[kMatrixFour];
     for (std::size_t i = 0; i < kMatrixFour; ++i) x[i] = load<std::uint8_t, kVectorBytes>(from[i] + at);
-#if defined(__AVX512F__)
-    __m512i y[kMatrixFour];
-    for (std::size_t i = 0; i < kMatrixFour; ++i) y[i] = (__m512i)transposed_words(x[i]);
-    const __m512i low_01 = _mm512_unpacklo_epi8(y[0], y[1]), high_01 = _mm512_unpackhi_epi8(y[0], y[1]);
-    const __m512i low_23 = _mm512_unpacklo_epi8(y[2], y[3]), high_23 = _mm512_unpackhi_epi8(y[2], y[3]);
-    store(to, _mm512_unpacklo_epi16(low_01, low_23));
-    store(to + kVectorBytes, _mm512_unpackhi_epi16(low_01, low_23));
-    store(to + 2 * kVectorBytes, _mm512_unpacklo_epi16(high_01, high_23));
-    store(to + 3 * kVectorBytes, _mm512_unpackhi_epi16(high_01, high_23));
+#if defined(__AVX512VNNI__)
+    const Quarters fours = interleave_bytes(transposed_words(x[0]), transposed_words(x[1]), transposed_words(x[2]),
+                                            transposed_words(x[3]));
+    for (std::size_t p = 0; p < 4; ++p) store(to + p * kVectorBytes, fours.part[p]);
 #else
     for (std::size_t element = 0; element < kVectorBytes; ++element) {
         for (std::size_t i = 0; i < kMatrixFour; ++i) to[kMatrixFour * element + i] = x[i][element];
@@ -82,7 +77,8 @@ inline void unpack_signs(const std::uint8_t* packed, std::size_t count, std::uin
     }
 }
 
-// The sums of a block of filters for a pair of matrices of elements. `inputs` are those of the first element, at no shift.
+// The sums of a block of filters for a pair of matrices of elements. `inputs` are those of the first element, at no
+// shift.
 template <class Tiles>
 inline void sum_pair(Tiles& tiles, const MatrixConv& conv, const std::uint8_t* weights, const std::uint8_t* inputs,
                      std::int32_t* sums) {
