@@ -48,7 +48,8 @@ struct ConvRequest {
     float filter_scale(std::uint32_t filter) const;
 };
 
-// By `method` where that is possible, otherwise by products of vectors: lists are of signs alone, and matrices of bytes.
+// By `method` where that is possible, otherwise by products of vectors: lists are of signs alone, and matrices of
+// bytes.
 Step make_conv_step(const ConvRequest& request, ConvMethod method);
 
 }  // namespace sterna

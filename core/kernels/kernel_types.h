@@ -160,8 +160,8 @@ struct PackedDot {
 
 // A convolution of bytes by products of small matrices, of at most kMatrixRows rows of kMatrixRowBytes bytes, for
 // processors that have registers for them (matrix_conv.h). Inputs are taken as rows of fours: element i of row r holds
-// the bytes input[offsets[4 r + 0..3] + i]. A step of the sum multiplies `step_rows` rows from `row` on, `shift` elements
-// further, by as many fours of weights of each filter.
+// the bytes input[offsets[4 r + 0..3] + i]. A step of the sum multiplies `step_rows` rows from `row` on, `shift`
+// elements further, by as many fours of weights of each filter.
 inline constexpr std::uint32_t kMatrixRows = 16;
 inline constexpr std::uint32_t kMatrixRowBytes = 64;
 inline constexpr std::uint32_t kMatrixFilters = 32;  // of a block
