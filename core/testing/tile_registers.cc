@@ -60,14 +60,14 @@ void TileRegisters::clear(unsigned tile) {
 void TileRegisters::load(unsigned tile, const void* from, std::ptrdiff_t stride) {
     require_shape(tile);
     tiles_[tile] = Tile();
-    for (unsigned row = 0; row < config_.rows[tile]; ++row) {
+    for (std::ptrdiff_t row = 0; row < config_.rows[tile]; ++row) {
         std::memcpy(tiles_[tile].bytes[row], static_cast<const char*>(from) + row * stride, config_.row_bytes[tile]);
     }
 }
 
 void TileRegisters::store(unsigned tile, void* to, std::ptrdiff_t stride) const {
     require_shape(tile);
-    for (unsigned row = 0; row < config_.rows[tile]; ++row) {
+    for (std::ptrdiff_t row = 0; row < config_.rows[tile]; ++row) {
         std::memcpy(static_cast<char*>(to) + row * stride, tiles_[tile].bytes[row], config_.row_bytes[tile]);
     }
 }
