@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import random
 import time
@@ -135,7 +136,9 @@ def compress(
         if checkpoint is not None:
             loop.restore(checkpoint)
         loop.run(make_display(shown, recipe.train.epochs, loop.schedule.total_steps, loop.step))
-        return _finish(loop, recorder, data, task, accelerator)
+        result = _finish(loop, recorder, data, task, accelerator)
+        atexit.register(_leave_group)
+        return result
     except RuntimeError as error:
         if accelerator.num_processes > 1 and _tells_of_a_lost_process(error):
             raise SternaError(
@@ -239,6 +242,16 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
             f"(={accelerator.num_processes})"
         )
     return accelerator
+
+
+def _leave_group() -> None:
+    """End the group of processes, so that its threads do not outlive the interpreter and abort the process.
+
+    At the end of the process: later runs in it use the same group. Only after a run that ended well: while others
+    still communicate, leaving could wait for them (https://github.com/pytorch/pytorch/issues/190489).
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _seed(seed: int) -> None:
