@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from sterna.train.checkpoint import Checkpoint, check_resumable, checkpoint_path
 from sterna.train.loop import LOG_INTERVAL, TrainingLoop
 from sterna.train.progress import make_display, show_stage
 from sterna.train.recipe import dump_recipe
-from sterna.train.reconstruction import reconstruct
+from sterna.train.reconstruction import Part, reconstruct
 from sterna.train.recorder import Recorder, file_metrics, write_json
 from sterna.train.schedule import Schedule
 
@@ -195,8 +195,8 @@ def set_up(recipe: Recipe, accelerator: Accelerator) -> Parts:
     network.to(accelerator.device)
     make_task(recipe).check_fit(network, data)
     if source_sha256 is not None and not recipe.train.freeze_batch_norm and are_folded(network):
-        count = max(1, recipe.train.batch_norm_batches)
-        restore_batch_norms(network, _inputs(recipe, data, accelerator.device, count))
+        batches = max(1, recipe.train.batch_norm_batches)
+        restore_batch_norms(network, _inputs(recipe, data, accelerator.device, batches))
     return Parts(network, data, make_task(recipe, network, accelerator.device), source_sha256)
 
 
@@ -217,7 +217,13 @@ def reconstruct_network(parts: Parts, recipe: Recipe, accelerator: Accelerator, 
     precision = torch.bfloat16 if recipe.train.precision == "bfloat16" else torch.float32
     sparsity = Schedule(recipe, 1).sparsity(0)
     with show_stage(shown, "choosing trits in closed form, layer by layer") as report:
-        reconstruct(parts.network, images, sparsity, config, seed=recipe.seed, precision=precision, report=report)
+        if recipe.task == "classification":
+            pieces = [Part("", lambda _: images)]
+        else:
+            from sterna.train.detector_parts import detector_parts
+
+            pieces = detector_parts(parts.network, images, precision)
+        reconstruct(parts.network, pieces, sparsity, config, seed=recipe.seed, precision=precision, report=report)
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
@@ -276,12 +282,18 @@ def _tells_of_a_lost_process(error: RuntimeError) -> bool:
 
 
 def _inputs(recipe: Recipe, data: DataSplits, device: torch.device, batches: int) -> Iterator[Any]:
-    """Training images for a network before it is trained; the same on every process and in every run."""
+    """Training images for a network before it is trained; the same on every process and in every run.
+
+    Once all have come they come again, augmented in another way; no training step sees any of them like this.
+    """
     task = make_task(recipe)
-    data.train.set_epoch(recipe.train.epochs + 1)  # augmentation that no training step sees
-    loader = make_loader(data.train, recipe.train.batch_size, shuffle=True, seed=recipe.seed)
-    for batch in islice(loader, batches):
-        yield task.inputs(send_to_device(batch, device))
+    for epoch in count(recipe.train.epochs + 1):
+        data.train.set_epoch(epoch)
+        for batch in islice(make_loader(data.train, recipe.train.batch_size, shuffle=True, seed=recipe.seed), batches):
+            yield task.inputs(send_to_device(batch, device))
+            batches -= 1
+        if batches == 0:
+            return
 
 
 def _finish(
