@@ -1,10 +1,12 @@
 """Run by test_distributed.py in each process of a group: train, and write what each step left behind.
 
-Usage: ``distributed_worker.py RECIPE.yaml RUN_DIR [resume | die=RANK:STEP]``; writes ``RUN_DIR/rank-N.json``.
+Usage: ``distributed_worker.py RECIPE.yaml RUN_DIR [resume | die=RANK:STEP]``; writes ``RUN_DIR/rank-N.json``
+and, at the very end, ``RUN_DIR/rank-N-ended.json``.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -57,6 +59,9 @@ def main() -> None:
     PixelDataset.__getitems__ = recording_read  # type: ignore[method-assign]
     TrainingLoop._train_step = recording_step  # type: ignore[method-assign]
     torch.set_num_threads(1)
+    # What is registered first runs last.
+    ended = run_dir / f"rank-{os.environ['RANK']}-ended.json"
+    atexit.register(lambda: ended.write_text(json.dumps({"in_group": torch.distributed.is_initialized()})))
     recipe = load_recipe(recipe_path)
     result = compress(recipe, run_dir, resume=option == "resume", progress=False, log_interval=1)
     content = {"steps": steps, "seen": seen, "metric": result.metrics[result.metric], "path": str(result.path)}

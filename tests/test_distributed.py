@@ -134,6 +134,12 @@ def test_the_first_process_writes_and_all_return_the_result(two: Path) -> None:
 
 
 @pytest.mark.slow
+def test_processes_leave_their_group_before_they_end(two: Path) -> None:
+    # Threads of a group that outlive the interpreter abort the process, now and then.
+    assert [json.loads((two / f"rank-{rank}-ended.json").read_text()) for rank in (0, 1)] == [{"in_group": False}] * 2
+
+
+@pytest.mark.slow
 def test_two_processes_see_every_sample_once_an_epoch(two: Path) -> None:
     check_the_samples(ranks(two))
 

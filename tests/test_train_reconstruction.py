@@ -20,7 +20,7 @@ from sterna.errors import SternaError
 from sterna.preparation import layer_signs, prepare, set_phase, ternary_layers, update_masks
 from sterna.train.batch_norm import reestimate_batch_norms
 from sterna.train.loop import TrainingLoop
-from sterna.train.reconstruction import is_reconstructible, reconstruct
+from sterna.train.reconstruction import Part, is_reconstructible, reconstruct
 from sterna.train.rehearsal import rehearse
 from sterna.train.run import compress
 
@@ -68,6 +68,10 @@ def model() -> nn.Module:
     return network()
 
 
+def whole(batches: list[Tensor]) -> list[Part]:
+    return [Part("", lambda _: batches)]
+
+
 def distance(outputs: Tensor, wanted: Tensor) -> float:
     return float((outputs - wanted).square().mean() / wanted.var())
 
@@ -84,7 +88,7 @@ def test_trits_are_what_the_masks_choose_at_the_same_zeros(
     model: nn.Module, allocation: str, scale: str, sparsity: float
 ) -> None:
     prepare(model, TernaryConfig.model_validate({"allocation": allocation, "scale": scale}))
-    reconstruct(model, images(), sparsity, CONFIG)
+    reconstruct(model, whole(images()), sparsity, CONFIG)
     before = layer_signs(model)
     total = sum(signs.numel() for signs in before.values())
     kept = sum(int(signs.count_nonzero()) for signs in before.values())
@@ -105,7 +109,7 @@ def test_outputs_are_nearer_than_with_the_largest_weights(model: nn.Module, grou
     set_phase(plain, "ternary")
     reestimate_batch_norms(plain, images(), 4)
     prepare(model, config)
-    reconstruct(model, images(), 0.5, CONFIG)
+    reconstruct(model, whole(images()), 0.5, CONFIG)
     assert distance(outputs_of(model), wanted) < 0.5 * distance(outputs_of(plain), wanted)
 
 
@@ -113,7 +117,7 @@ def test_equal_inputs_give_equal_networks(model: nn.Module) -> None:
     twin = deepcopy(model)
     for each in (model, twin):
         prepare(each)
-        reconstruct(each, images(), 0.6, CONFIG, seed=5)
+        reconstruct(each, whole(images()), 0.6, CONFIG, seed=5)
     other = twin.state_dict()
     assert all(torch.equal(value, other[name]) for name, value in model.state_dict().items())
 
@@ -128,7 +132,7 @@ def test_a_convolution_is_the_linear_layer_over_its_patches() -> None:
     patches = [F.unfold(batch, 3, padding=1, stride=2).transpose(1, 2).flatten(0, 1) for batch in batches]
     for model, inputs in ((convolution, batches), (linear, patches)):
         prepare(model, TernaryConfig(first_convolution="ternary"))
-        reconstruct(model, inputs, 0.5, CONFIG)
+        reconstruct(model, whole(inputs), 0.5, CONFIG)
     torch.testing.assert_close(convolution[0].weight.flatten(1), linear[0].weight)
     torch.testing.assert_close(convolution[0].bias, linear[0].bias)
 
@@ -154,7 +158,7 @@ def test_the_end_of_a_branch_makes_up_for_the_error_of_the_shortcut(monkeypatch:
     def error() -> float:
         model = deepcopy(plain)
         prepare(model, TernaryConfig(first_convolution="ternary"))
-        reconstruct(model, images(), 0.5, CONFIG)
+        reconstruct(model, whole(images()), 0.5, CONFIG)
         return float((outputs_of(model) - wanted).square().mean())
 
     made_up = error()
@@ -165,7 +169,7 @@ def test_the_end_of_a_branch_makes_up_for_the_error_of_the_shortcut(monkeypatch:
 def test_layers_and_batch_norms_are_counted_while_they_are_done(model: nn.Module) -> None:
     prepare(model)
     calls: list[tuple[int, int]] = []
-    reconstruct(model, images(), 0.5, CONFIG, report=lambda done, total: calls.append((done, total)))
+    reconstruct(model, whole(images()), 0.5, CONFIG, report=lambda done, total: calls.append((done, total)))
     totals = {total for _, total in calls}
     assert len(totals) == 1
     assert [done for done, _ in calls] == list(range(totals.pop()))
@@ -174,7 +178,7 @@ def test_layers_and_batch_norms_are_counted_while_they_are_done(model: nn.Module
 def test_a_fitted_bias_leaves_no_error_on_the_average(model: nn.Module) -> None:
     wanted = outputs_of(model).mean(0)
     prepare(model)
-    reconstruct(model, images(), 0.5, CONFIG)
+    reconstruct(model, whole(images()), 0.5, CONFIG)
     torch.testing.assert_close(outputs_of(model).mean(0), wanted, rtol=0.0, atol=1e-4)
 
 
@@ -188,7 +192,7 @@ def test_a_batch_norm_gives_its_outputs_the_mean_and_variance_they_had(model: nn
 
     before = outputs(model)
     prepare(model)
-    reconstruct(model, images(), 0.5, CONFIG)
+    reconstruct(model, whole(images()), 0.5, CONFIG)
     after = outputs(model)
     torch.testing.assert_close(after.mean((0, 2, 3)), before.mean((0, 2, 3)), rtol=0.0, atol=1e-3)
     torch.testing.assert_close(after.var((0, 2, 3)), before.var((0, 2, 3)), rtol=1e-2, atol=0.0)
@@ -217,7 +221,7 @@ def test_other_layers_keep_their_largest_weights(make: Callable[[], nn.Module]) 
     weight = layer.get_parameter("weight").detach().clone()
     model = nn.Sequential(layer, nn.BatchNorm2d(6))
     prepare(model, TernaryConfig(first_convolution="ternary", depthwise="ternary"))
-    reconstruct(model, images(), 0.5, CONFIG)
+    reconstruct(model, whole(images()), 0.5, CONFIG)
     mask = ternary.top_k_mask(weight.abs(), ternary.kept_count(weight.numel(), 0.5))
     assert torch.equal(layer_signs(model)["0"], ternary.trits(weight, mask).to(torch.int8))
 
@@ -230,7 +234,7 @@ def test_batch_norms_behind_layers_in_floating_point_follow_too() -> None:
     reestimate_batch_norms(model, images(), 4)
     wanted = outputs_of(model)
     prepare(model, TernaryConfig(depthwise="float"))
-    reconstruct(model, images(), 0.5, CONFIG)
+    reconstruct(model, whole(images()), 0.5, CONFIG)
     outputs = outputs_of(model)
     torch.testing.assert_close(outputs.mean((0, 2, 3)), wanted.mean((0, 2, 3)), rtol=0.0, atol=1e-3)
     torch.testing.assert_close(outputs.var((0, 2, 3)), wanted.var((0, 2, 3)), rtol=1e-2, atol=0.0)
@@ -244,7 +248,7 @@ def test_a_channel_without_nonzero_trits_keeps_its_gain() -> None:
     reestimate_batch_norms(model, images(), 4)
     gain = model[1].weight / model[1].running_var.sqrt()
     prepare(model, TernaryConfig(first_convolution="ternary", allocation="layer"))
-    reconstruct(model, images(), 0.9, CONFIG)
+    reconstruct(model, whole(images()), 0.9, CONFIG)
     assert not layer_signs(model)["0"][5].any()
     torch.testing.assert_close((model[1].weight / model[1].running_var.sqrt())[5], gain[5], rtol=0.1, atol=0.0)
     assert bool((model[1].weight.abs() < 10.0).all())
@@ -256,7 +260,7 @@ def test_a_layer_that_is_called_twice_keeps_its_largest_weights() -> None:
     model = nn.Sequential(shared, nn.ReLU(), shared)
     weight = shared.weight.detach().clone()
     prepare(model)
-    reconstruct(model, [torch.randn(32, 6)], 0.5, CONFIG)
+    reconstruct(model, whole([torch.randn(32, 6)]), 0.5, CONFIG)
     mask = ternary.top_k_mask(weight.abs(), 18)
     assert torch.equal(next(iter(layer_signs(model).values())), ternary.trits(weight, mask).to(torch.int8))
 
@@ -283,14 +287,14 @@ def test_a_network_that_cannot_be_traced_gives_the_same_but_for_shortcuts(
     twin = Untraceable(deepcopy(model))
     for each in (model, twin):
         prepare(each)
-        reconstruct(each, images(), 0.6, CONFIG)
+        reconstruct(each, whole(images()), 0.6, CONFIG)
     other = twin.inner.state_dict()
     assert all(torch.equal(value, other[name]) for name, value in model.state_dict().items())
 
 
 def test_training_goes_on_from_there(model: nn.Module) -> None:
     prepare(model)
-    reconstruct(model, images(), 0.5, CONFIG)
+    reconstruct(model, whole(images()), 0.5, CONFIG)
     model.train()
     model(images()[0]).square().mean().backward()
     gradients = [parameter.grad for parameter in model.parameters()]
@@ -300,7 +304,7 @@ def test_training_goes_on_from_there(model: nn.Module) -> None:
 def test_images_that_are_not_finite_are_refused(model: nn.Module) -> None:
     prepare(model)
     with pytest.raises(SternaError, match="not finite"):
-        reconstruct(model, [torch.full((2, 3, 12, 12), float("nan"))], 0.5, CONFIG)
+        reconstruct(model, whole([torch.full((2, 3, 12, 12), float("nan"))]), 0.5, CONFIG)
 
 
 # ---- In a run --------------------------------------------------------------------------------------------------------

@@ -183,7 +183,11 @@ class DistillationConfig(_Frozen):
 class ReconstructionConfig(_Frozen):
     """Where training begins: layers rounded one after another so that their outputs stay, in closed form."""
 
-    images: Count = Field(default=1000, description="training images from which the inputs of each layer are learnt")
+    images: Count = Field(
+        default=1000,
+        description="training images from which the inputs of each layer are learnt; where there are fewer, they come "
+        "again, augmented in another way",
+    )
     damping: Positive = Field(
         default=0.01, description="pull to the weights as they were, in mean squares of an input; more for fewer images"
     )
@@ -199,6 +203,11 @@ class TrainConfig(_Frozen):
     channels_last: bool = True
     compile: bool = False
     label_smoothing: OpenFraction = 0.0
+    mixup: NonNegative = Field(
+        default=0.0,
+        description="alpha of mixup: each picture is mixed with another one, by a share from Beta(alpha, alpha); "
+        "0 switches it off; only for classification",
+    )
     ema_decay: OpenFraction = Field(default=0.0, description="exponential moving average of weights; 0 switches it off")
     freeze_batch_norm: bool = Field(
         default=False, description="train with the running statistics that the batch norms came with"
@@ -254,7 +263,7 @@ class Recipe(_Frozen):
     reconstruction: ReconstructionConfig | None = Field(
         default=None,
         description="begin with trits that keep the outputs of each layer, instead of trits of the largest weights; "
-        "for classification from trained weights",
+        "from trained weights",
     )
     schedule: ScheduleConfig = ScheduleConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -272,6 +281,8 @@ class Recipe(_Frozen):
             raise ValueError("distillation is for classification; detectors have detection.feature_weight")
         if not is_detection and self.detection is not None:
             raise ValueError("detection must be left out for task classification")
+        if is_detection and self.train.mixup > 0.0:
+            raise ValueError("train.mixup is for classification: boxes cannot be mixed")
         return self
 
     @model_validator(mode="after")
@@ -280,8 +291,6 @@ class Recipe(_Frozen):
             return self
         if self.ternary is None or self.ternary.threshold == "optimal":
             raise ValueError("reconstruction needs ternary layers with threshold 'ratio'")
-        if self.task != "classification":
-            raise ValueError("reconstruction is for classification; detectors begin with trits of the largest weights")
         if self.model.weights is None:
             raise ValueError("reconstruction needs model.weights: an untrained network has nothing to keep")
         if self.schedule.dense_epochs > 0.0 or self.schedule.prune_epochs > 0.0:

@@ -15,36 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sterna import ternary
 from sterna.config import ReconstructionConfig
-from sterna.data.randomness import random_words
-from sterna.errors import SternaError
 from sterna.folding import batch_norm_pairs
 from sterna.preparation import choose_masks, latent_weights, ternary_layers
 from sterna.quantizers.ptq import PTQ
-from sterna.train.activations import watch
+from sterna.train.activations import Activations, watch
 from sterna.train.batch_norm import batch_norms
-from sterna.train.compensated_rounding import Moments, round_layer
+from sterna.train.compensated_rounding import round_layer
+from sterna.train.layer_samples import Missing, Sums, gather, output_shape, statistic
 
-# Outputs of a convolution that count, of each image: neighbours tell nearly the same.
-_POSITIONS = 64
-_POSITION_STREAM = 0x7265636F
+# Weights of a filter whose products are summed in pairs: 0.5 GB in float64, several times.
+_MOST_INPUTS = 8192
 # Magnitudes next to a threshold are moved away from it by this much, so that no rounding decides a trit.
 _GAP = 0.02
 _LARGEST_MARGIN = 4.0
 _ROUNDS = 60
 _TINY = 1e-12
-# Square of a batch norm's slope, as a part of the mean, below which a channel counts as closed.
-_CLOSED = 0.01
 # Variance of a channel, as a part of what it was, below which it counts as constant.
 _DEAD = 1e-6
 
@@ -52,17 +45,34 @@ _DEAD = 1e-6
 def is_reconstructible(layer: nn.Module) -> bool:
     """Whether a layer is a matrix product over patches, and so can be solved: Linear, or Conv2d in one group.
 
-    Others (grouped, depthwise, transposed, or padded with anything but zeros) are rounded by magnitude.
+    Others (grouped, depthwise, transposed, padded with anything but zeros, or with more than 8,192 weights a filter)
+    are rounded by magnitude.
     """
     if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return isinstance(layer, nn.Linear)
+        if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            return False
+    elif not isinstance(layer, nn.Linear):
+        return False
+    return layer.weight[0].numel() <= _MOST_INPUTS
+
+
+class Part(NamedTuple):
+    """A part of a network, which is walked through by itself.
+
+    Args:
+        name: of the module; empty for the whole network.
+        inputs: what the module is given, batch by batch, of the same images by the network as it is and by the
+            uncompressed one: called with each of them when all parts before are done.
+    """
+
+    name: str
+    inputs: Callable[[nn.Module], Sequence[Tensor]]
 
 
 @torch.no_grad()
 def reconstruct(
     network: nn.Module,
-    batches: Sequence[Tensor],
+    parts: Sequence[Part],
     sparsity: float,
     config: ReconstructionConfig,
     *,
@@ -77,93 +87,116 @@ def reconstruct(
 
     Args:
         network: prepared, dense, with trained weights; ends in evaluation mode and in the phase ``ternary``.
-        batches: images, ``(n, channels, height, width)`` each; the same ones on every process.
+        parts: of the network, in the order of its forward pass; with the same inputs on every process. Layers in none
+            of them are rounded by magnitude.
         sparsity: fraction of zeros over all ternary layers; how many each gets follows from ``ternary.allocation`` and
             the weights as they are now.
         config: damping and sweeps.
         seed: of the positions that are looked at in a picture.
         precision: of the forward passes; everything is solved in float64 and float32.
-        report: is called with the layers done so far and all of them.
+        report: is called with the layers and batch norms done so far and all of them.
 
     Raises:
         SternaError: inputs of a layer are not finite.
     """
     network.eval()
-    twin = deepcopy(network)
-    layers, weights = ternary_layers(network), latent_weights(network)
-    borders = _borders(network, sparsity)
-    counts = {name: int(mask.sum()) for name, mask in choose_masks(network, sparsity).items()}
-    pairs = batch_norm_pairs(network)
-    norms = {name: module for name, module in network.named_modules() if module in set(batch_norms(network))}
-    order = _execution_order(network, [*layers, *norms], batches[0][:1])
-    unseen = [name for name in layers if name not in order]
-    now, before = (watch(each, order, batches, precision) for each in (network, twin))
-    started, fitted = False, set[str]()
-    places = [*unseen, *order]
-    for number, name in enumerate(places):
-        if report is not None:
-            report(number, len(places))
-        if name in layers:
-            started = True
-            layer, parametrization = network.get_submodule(name), layers[name]
-            norm = norms.get(pairs.get(name, ""))
-            solvable = is_reconstructible(layer) and name in order
-            moments = None
-            if solvable:
-                inputs, inputs_before = list(now.inputs_of(name)), list(before.inputs_of(name))
-                behind = pairs.get(name, name)
-                missing = _Missing.of(
-                    now.added_to(behind), before.added_to(behind), norm, _output_shape(layer, inputs[0])
-                )
-                moments = _gather(layer, weights[name].flatten(1), inputs, inputs_before, missing, seed)
-            if moments is None:
-                _round_plainly(parametrization, weights[name], counts[name], borders[name])
+    walk = _Walk(network, sparsity, config, seed, precision, report)
+    for part in parts:
+        walk.go_through(part)
+    walk.finish()
+
+
+class _Walk:
+    """Goes through a network, part by part; arguments as for :func:`reconstruct`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        sparsity: float,
+        config: ReconstructionConfig,
+        seed: int,
+        precision: torch.dtype,
+        report: Callable[[int, int], None] | None,
+    ) -> None:
+        self._network, self._twin = network, deepcopy(network)
+        self._config, self._seed, self._precision, self._report = config, seed, precision, report
+        self._layers, self._weights = ternary_layers(network), latent_weights(network)
+        self._borders = _borders(network, sparsity)
+        self._counts = {name: int(mask.sum()) for name, mask in choose_masks(network, sparsity).items()}
+        self._pairs = batch_norm_pairs(network)
+        self._norms = {name: module for name, module in network.named_modules() if module in set(batch_norms(network))}
+        self._done: set[str] = set()
+        self._fitted: set[str] = set()
+
+    def go_through(self, part: Part) -> None:
+        """Round the layers of a part and fit its batch norms."""
+        prefix = f"{part.name}." if part.name else ""
+        module = self._network.get_submodule(part.name)
+        names = [name.removeprefix(prefix) for name in (*self._layers, *self._norms) if name.startswith(prefix)]
+        batches = part.inputs(self._network)
+        if not batches:
+            return
+        order = _execution_order(module, names, batches[0][:1])
+        for name in names:
+            if name not in order and prefix + name in self._layers:
+                self._round_plainly(prefix + name)
+        now = watch(module, order, batches, self._precision)
+        before = watch(self._twin.get_submodule(part.name), order, part.inputs(self._twin), self._precision)
+        for name in order:
+            if prefix + name in self._layers:
+                self._round(prefix, name, now, before)
             else:
-                _solve(layer, parametrization, weights[name], norm, moments, counts[name], borders[name], config)
-            parametrization.set_phase("ternary", weights[name])
-            if moments is not None and norm is not None:
-                _fit_norm_of(norm, layer, moments)
-                fitted.add(pairs[name])
-            elif moments is not None:
-                _fit_bias(layer, moments)
-        elif started and name not in fitted:
-            _fit_norm(norms[name], now.inputs_of(name), before.inputs_of(name))
-    for name, parametrization in layers.items():
-        parametrization.set_phase("ternary", weights[name])
+                self._follow(prefix, name, now, before)
+
+    def finish(self) -> None:
+        """Round what lies in no part, and let all layers be ternary from now on."""
+        for name, parametrization in self._layers.items():
+            if name not in self._done:
+                self._round_plainly(name)
+            parametrization.set_phase("ternary", self._weights[name])
+
+    def _begin(self, name: str) -> None:
+        if self._report is not None:
+            self._report(len(self._done), len(self._layers) + len(self._norms))
+        self._done.add(name)
+
+    def _round_plainly(self, name: str) -> None:
+        self._begin(name)
+        _round_plainly(self._layers[name], self._weights[name], self._counts[name], self._borders[name])
+        self._layers[name].set_phase("ternary", self._weights[name])
+
+    def _round(self, prefix: str, name: str, now: Activations, before: Activations) -> None:
+        full = prefix + name
+        layer, latent = self._network.get_submodule(full), self._weights[full]
+        if not is_reconstructible(layer):
+            self._round_plainly(full)
+            return
+        self._begin(full)
+        norm_name = self._pairs.get(full)
+        norm = self._norms.get(norm_name) if norm_name is not None else None
+        inputs, inputs_before = list(now.inputs_of(name)), list(before.inputs_of(name))
+        behind = (norm_name or full).removeprefix(prefix)
+        missing = Missing.of(now.added_to(behind), before.added_to(behind), norm, output_shape(layer, inputs[0]))
+        sums = gather(layer, latent.flatten(1), inputs, inputs_before, missing, self._seed)
+        count, border = self._counts[full], self._borders[full]
+        _solve(layer, self._layers[full], latent, norm, sums, count, border, self._config)
+        self._layers[full].set_phase("ternary", latent)
+        if norm is not None and norm_name is not None:
+            _fit_norm_of(norm, layer, sums)
+            self._fitted.add(norm_name)
+        else:
+            _fit_bias(layer, sums)
+
+    def _follow(self, prefix: str, name: str, now: Activations, before: Activations) -> None:
+        """Fit a batch norm that no ternary layer has fitted, if any was rounded before it."""
+        full = prefix + name
+        started = not self._done.isdisjoint(self._layers)
+        self._begin(full)
+        if started and full not in self._fitted:
+            _fit_norm(self._norms[full], now.inputs_of(name), before.inputs_of(name))
 
 
 # ---- One layer -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Sums:
-    """Sums over the inputs ``x``, the outputs before ``y`` and the wanted outputs ``z`` of a layer."""
-
-    count: int = 0
-    inputs: Tensor = field(default_factory=lambda: torch.zeros(()))
-    outputs: Tensor = field(default_factory=lambda: torch.zeros(()))
-    input_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
-    wanted_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
-    output_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
-    output_squares: Tensor = field(default_factory=lambda: torch.zeros(()))
-
-    def add(self, x: Tensor, y: Tensor, z: Tensor) -> None:
-        """Count samples: ``x`` ``(n, k)``, ``y`` and ``z`` ``(n, rows)``, float32."""
-        self.count += len(x)
-        self.inputs = self.inputs + (x.T @ x).double()
-        self.outputs = self.outputs + (z.T @ x).double()
-        self.input_sum = self.input_sum + x.double().sum(0)
-        self.wanted_sum = self.wanted_sum + z.double().sum(0)
-        self.output_sum = self.output_sum + y.double().sum(0)
-        self.output_squares = self.output_squares + y.double().square().sum(0)
-
-    def moments(self, centred: bool) -> Moments:
-        """Means of products, about the means if the layer has a free bias."""
-        inputs, outputs = self.inputs / self.count, self.outputs / self.count
-        if centred:
-            x, z = self.input_sum / self.count, self.wanted_sum / self.count
-            inputs, outputs = inputs - torch.outer(x, x), outputs - torch.outer(z, x)
-        return Moments(inputs, outputs)
 
 
 def _solve(
@@ -171,7 +204,7 @@ def _solve(
     parametrization: PTQ,
     latent: nn.Parameter,
     norm: _BatchNorm | None,
-    sums: _Sums,
+    sums: Sums,
     keep: int,
     border: float,
     config: ReconstructionConfig,
@@ -180,7 +213,7 @@ def _solve(
     gain = None
     if norm is not None and norm.affine:
         # What an error in a channel does behind the batch norm.
-        gain = (norm.weight.square() / (_statistic(norm.running_var) + norm.eps)).clamp(min=_TINY)
+        gain = (norm.weight.square() / (statistic(norm.running_var) + norm.eps)).clamp(min=_TINY)
     rounded = round_layer(
         latent.flatten(1),
         sums.moments(centred),
@@ -302,7 +335,7 @@ def _borders(network: nn.Module, sparsity: float) -> dict[str, float]:
 # ---- What comes behind a layer ---------------------------------------------------------------------------------------
 
 
-def _fit_bias(layer: nn.Module, sums: _Sums) -> None:
+def _fit_bias(layer: nn.Module, sums: Sums) -> None:
     """``b = mean(y) - Q mean(x)``: outputs are right on the average."""
     bias = getattr(layer, "bias", None)
     if isinstance(bias, Tensor):
@@ -310,7 +343,7 @@ def _fit_bias(layer: nn.Module, sums: _Sums) -> None:
         bias.copy_((sums.wanted_sum - weight @ sums.input_sum) / sums.count + bias)
 
 
-def _fit_norm_of(norm: _BatchNorm, layer: nn.Module, sums: _Sums) -> None:
+def _fit_norm_of(norm: _BatchNorm, layer: nn.Module, sums: Sums) -> None:
     """:func:`_fit_norm` for the batch norm behind a layer, from what is known of the layer's inputs."""
     weight = cast(Tensor, layer.weight).flatten(1).double()
     moments = sums.moments(centred=True)
@@ -346,7 +379,7 @@ def _renormalize(
         wanted_mean: of ``y``.
         wanted_variance: of ``y``.
     """
-    running_mean, running_var = _statistic(norm.running_mean), _statistic(norm.running_var)
+    running_mean, running_var = statistic(norm.running_mean), statistic(norm.running_var)
     slope = torch.rsqrt(running_var.double() + norm.eps)
     shift = (wanted_mean - running_mean.double()) * slope
     # A channel without a nonzero trit is constant: it keeps the gain it had, for when training brings it back.
@@ -372,115 +405,7 @@ def _channel_moments(inputs: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, (squares / count - mean.square()).clamp(min=0.0)
 
 
-def _statistic(value: Tensor | None) -> Tensor:
-    if value is None:
-        raise SternaError("a batch norm has no running statistics")
-    return value
-
-
 # ---- Watching the network --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Missing:
-    """What a layer should give beyond what it gave before: the error of the branch that its outputs are added to.
-
-    In a residual block the errors of all blocks before it come by the shortcut. The last layer of the other branch sees
-    some of them in its own inputs, and can make up for as much.
-
-    Args:
-        now: values of the other branch, a tensor ``(n, rows, ...)`` a batch.
-        before: the same of the uncompressed network.
-        stretch: ``(rows,)``, from an error behind the layer's batch norm to one before it.
-    """
-
-    now: list[Tensor]
-    before: list[Tensor]
-    stretch: Tensor
-
-    @classmethod
-    def of(
-        cls, now: list[Tensor] | None, before: list[Tensor] | None, norm: _BatchNorm | None, shape: tuple[int, ...]
-    ) -> _Missing | None:
-        """Nothing if there is no such branch, or if its values are not of the shape of the outputs."""
-        if now is None or before is None or now[0].shape != shape:
-            return None
-        stretch = torch.ones(())
-        if norm is not None:
-            slope = torch.rsqrt(_statistic(norm.running_var) + norm.eps)
-            slope = slope * norm.weight if norm.affine else slope
-            # Through a channel that the batch norm all but closes, nothing can be made up for.
-            stretch = slope / (slope.square() + _CLOSED * slope.square().mean()).clamp(min=_TINY)
-        return cls(now, before, stretch)
-
-    def at(self, batch: int, chosen: Tensor | None) -> Tensor:
-        """At places of a batch, ``(places, rows)``."""
-        difference = _outputs_at(self.before[batch], chosen).float() - _outputs_at(self.now[batch], chosen).float()
-        return difference * self.stretch
-
-
-def _gather(
-    layer: nn.Module,
-    weight: Tensor,
-    inputs: Iterable[Tensor],
-    inputs_before: Iterable[Tensor],
-    missing: _Missing | None,
-    seed: int,
-) -> _Sums:
-    """Sums over inputs of a layer, outputs (without bias) that it gave before with this weight, and those wanted."""
-    sums = _Sums()
-    for number, (x, x_before) in enumerate(zip(inputs, inputs_before, strict=True)):
-        chosen = _places(layer, x, seed, number)
-        outputs = _inputs_at(layer, x_before.float(), chosen) @ weight.T
-        wanted = outputs if missing is None else outputs + missing.at(number, chosen)
-        sums.add(_inputs_at(layer, x.float(), chosen), outputs, wanted)
-    return sums
-
-
-def _places(layer: nn.Module, x: Tensor, seed: int, batch: int) -> Tensor | None:
-    """Outputs of a convolution that are looked at in a batch, by their numbers in a plane; nothing for other layers."""
-    if not isinstance(layer, nn.Conv2d):
-        return None
-    height, width = _output_size(layer, x)
-    words = random_words(seed, batch, _POSITION_STREAM, np.arange(height * width))
-    return torch.from_numpy(words.argsort(kind="stable")[:_POSITIONS].copy()).to(x.device)
-
-
-def _output_shape(layer: nn.Module, x: Tensor) -> tuple[int, ...]:
-    if isinstance(layer, nn.Conv2d):
-        return (len(x), layer.out_channels, *_output_size(layer, x))
-    return (*x.shape[:-1], cast(nn.Linear, layer).out_features)
-
-
-def _output_size(layer: nn.Conv2d, x: Tensor) -> tuple[int, int]:
-    sizes = zip(
-        x.shape[2:], layer.kernel_size, layer.stride, cast(tuple[int, int], layer.padding), layer.dilation, strict=True
-    )
-    height, width = (
-        (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, step in sizes
-    )
-    return height, width
-
-
-def _inputs_at(layer: nn.Module, values: Tensor, chosen: Tensor | None) -> Tensor:
-    """The inputs, ``(n, k)``, of which a layer makes its outputs at these places."""
-    if not isinstance(layer, nn.Conv2d) or chosen is None:
-        return values.reshape(-1, values.shape[-1])
-    (kernel_h, kernel_w), (stride_h, stride_w) = layer.kernel_size, layer.stride
-    (pad_h, pad_w), (step_h, step_w) = cast(tuple[int, int], layer.padding), layer.dilation
-    _, width = _output_size(layer, values)
-    rows = (chosen // width * stride_h)[:, None] + torch.arange(kernel_h, device=values.device) * step_h
-    columns = (chosen % width * stride_w)[:, None] + torch.arange(kernel_w, device=values.device) * step_w
-    padded = F.pad(values, (pad_w, pad_w, pad_h, pad_h))
-    patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (images, channels, places, kernel_h, kernel_w)
-    return patches.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def _outputs_at(values: Tensor, chosen: Tensor | None) -> Tensor:
-    """Values behind a layer at these places, ``(n, rows)``."""
-    if chosen is None:
-        return values.reshape(-1, values.shape[-1])
-    return values.flatten(2)[:, :, chosen].transpose(1, 2).flatten(0, 1)
 
 
 def _execution_order(network: nn.Module, names: Iterable[str], images: Tensor) -> list[str]:

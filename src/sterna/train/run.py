@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from sterna.train.checkpoint import Checkpoint, check_resumable, checkpoint_path
 from sterna.train.loop import LOG_INTERVAL, TrainingLoop
 from sterna.train.progress import make_display, show_stage
 from sterna.train.recipe import dump_recipe
-from sterna.train.reconstruction import reconstruct
+from sterna.train.reconstruction import Part, reconstruct
 from sterna.train.recorder import Recorder, file_metrics, write_json
 from sterna.train.schedule import Schedule
 
@@ -135,7 +136,9 @@ def compress(
         if checkpoint is not None:
             loop.restore(checkpoint)
         loop.run(make_display(shown, recipe.train.epochs, loop.schedule.total_steps, loop.step))
-        return _finish(loop, recorder, data, task, accelerator)
+        result = _finish(loop, recorder, data, task, accelerator)
+        atexit.register(_leave_group)
+        return result
     except RuntimeError as error:
         if accelerator.num_processes > 1 and _tells_of_a_lost_process(error):
             raise SternaError(
@@ -192,8 +195,8 @@ def set_up(recipe: Recipe, accelerator: Accelerator) -> Parts:
     network.to(accelerator.device)
     make_task(recipe).check_fit(network, data)
     if source_sha256 is not None and not recipe.train.freeze_batch_norm and are_folded(network):
-        count = max(1, recipe.train.batch_norm_batches)
-        restore_batch_norms(network, _inputs(recipe, data, accelerator.device, count))
+        batches = max(1, recipe.train.batch_norm_batches)
+        restore_batch_norms(network, _inputs(recipe, data, accelerator.device, batches))
     return Parts(network, data, make_task(recipe, network, accelerator.device), source_sha256)
 
 
@@ -214,7 +217,13 @@ def reconstruct_network(parts: Parts, recipe: Recipe, accelerator: Accelerator, 
     precision = torch.bfloat16 if recipe.train.precision == "bfloat16" else torch.float32
     sparsity = Schedule(recipe, 1).sparsity(0)
     with show_stage(shown, "choosing trits in closed form, layer by layer") as report:
-        reconstruct(parts.network, images, sparsity, config, seed=recipe.seed, precision=precision, report=report)
+        if recipe.task == "classification":
+            pieces = [Part("", lambda _: images)]
+        else:
+            from sterna.train.detector_parts import detector_parts
+
+            pieces = detector_parts(parts.network, images, precision)
+        reconstruct(parts.network, pieces, sparsity, config, seed=recipe.seed, precision=precision, report=report)
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
@@ -241,6 +250,16 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
+def _leave_group() -> None:
+    """End the group of processes, so that its threads do not outlive the interpreter and abort the process.
+
+    At the end of the process: later runs in it use the same group. Only after a run that ended well: while others
+    still communicate, leaving could wait for them (https://github.com/pytorch/pytorch/issues/190489).
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (for models of other libraries)
@@ -263,12 +282,18 @@ def _tells_of_a_lost_process(error: RuntimeError) -> bool:
 
 
 def _inputs(recipe: Recipe, data: DataSplits, device: torch.device, batches: int) -> Iterator[Any]:
-    """Training images for a network before it is trained; the same on every process and in every run."""
+    """Training images for a network before it is trained; the same on every process and in every run.
+
+    Once all have come they come again, augmented in another way; no training step sees any of them like this.
+    """
     task = make_task(recipe)
-    data.train.set_epoch(recipe.train.epochs + 1)  # augmentation that no training step sees
-    loader = make_loader(data.train, recipe.train.batch_size, shuffle=True, seed=recipe.seed)
-    for batch in islice(loader, batches):
-        yield task.inputs(send_to_device(batch, device))
+    for epoch in count(recipe.train.epochs + 1):
+        data.train.set_epoch(epoch)
+        for batch in islice(make_loader(data.train, recipe.train.batch_size, shuffle=True, seed=recipe.seed), batches):
+            yield task.inputs(send_to_device(batch, device))
+            batches -= 1
+        if batches == 0:
+            return
 
 
 def _finish(
