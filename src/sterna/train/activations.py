@@ -98,7 +98,7 @@ class _Replay:
 
     def _do(self, step: fx.Node) -> None:
         for run in self._runs:
-            with _precision(self._device, self._precision):
+            with at_precision(self._device, self._precision):
                 run.env[step] = run.run_node(step)
             for dead in run.user_to_last_uses.get(step, []):
                 del run.env[dead]
@@ -124,7 +124,7 @@ class _Rerun:
         for batch in self._batches:
             handle = self._network.get_submodule(name).register_forward_pre_hook(stop)
             try:
-                with _precision(batch.device.type, self._precision):
+                with at_precision(batch.device.type, self._precision):
                     self._network(batch)
             except _ReachedError:
                 pass
@@ -139,6 +139,7 @@ class _Rerun:
 
 
 @contextmanager
-def _precision(device: str, precision: torch.dtype) -> Iterator[None]:
+def at_precision(device: str, precision: torch.dtype) -> Iterator[None]:
+    """Autocast to a precision; in float32 nothing changes."""
     with torch.autocast(device, precision, enabled=precision != torch.float32):
         yield

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from sterna.train.activations import at_precision
 from sterna.train.reconstruction import Part
 
 # Heads that are called with each level of the pyramid in turn.
@@ -51,7 +52,7 @@ class _Samples:
             _, boxes, image_sizes = arguments
             share = -(-sum(map(len, boxes)) // _MOST_REGIONS)
             if share:
-                self.regions[head].append(_Regions([each[::share].clone() for each in boxes], image_sizes))
+                self.regions[head].append(_Regions([each[::share].float() for each in boxes], image_sizes))
             else:
                 self.regions[head].append(_Regions([], []))
 
@@ -61,7 +62,7 @@ class _Samples:
             if pool is not None:
                 hooks.append(pool.register_forward_pre_hook(partial(note_regions, head)))
         try:
-            with self._autocast():
+            with at_precision(images[0].device.type, self._precision):
                 detector(images)
         finally:
             for hook in hooks:
@@ -85,13 +86,9 @@ class _Samples:
         # The backbone is done when features are asked for: they stay what they are.
         if network not in self._features:
             backbone = network.get_submodule("backbone")
-            with torch.no_grad(), self._autocast():
+            with torch.no_grad(), at_precision(self.images[0].device.type, self._precision):
                 self._features[network] = [backbone(images) for images in self.images]
         return self._features[network]
-
-    def _autocast(self) -> torch.autocast:
-        device = next(self._detector.parameters()).device.type
-        return torch.autocast(device, self._precision, enabled=self._precision != torch.float32)
 
 
 def detector_parts(

@@ -26,7 +26,7 @@ from sterna.config import ReconstructionConfig
 from sterna.folding import batch_norm_pairs
 from sterna.preparation import choose_masks, latent_weights, ternary_layers
 from sterna.quantizers.ptq import PTQ
-from sterna.train.activations import Activations, watch
+from sterna.train.activations import Activations, at_precision, watch
 from sterna.train.batch_norm import batch_norms
 from sterna.train.compensated_rounding import round_layer
 from sterna.train.layer_samples import Missing, Sums, gather, output_shape, statistic
@@ -136,7 +136,8 @@ class _Walk:
         batches = part.inputs(self._network)
         if not batches:
             return
-        order = _execution_order(module, names, batches[0][:1])
+        with at_precision(batches[0].device.type, self._precision):
+            order = _execution_order(module, names, batches[0][:1])
         for name in names:
             if name not in order and prefix + name in self._layers:
                 self._round_plainly(prefix + name)
