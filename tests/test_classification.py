@@ -19,7 +19,7 @@ from sterna.data import load_data, make_loader
 from sterna.data.dataset import Batch, BatchDataset
 from sterna.errors import DataError
 from sterna.models import build_model, load_weights
-from sterna.tasks.classification import Classification, classification_loss, evaluate, mix
+from sterna.tasks.classification import classification_loss, evaluate
 
 COUNT = 103
 
@@ -235,43 +235,3 @@ def test_the_real_resnet20_has_its_published_accuracy(data_root: Path) -> None:
     test = load_data(DataConfig(name="cifar10", path=str(data_root / "cifar-10-batches-bin"))).test
     metrics = evaluate(model.to(memory_format=torch.channels_last), test)
     assert (metrics["top1"], metrics["images"]) == (91.73, 10_000)
-
-
-@pytest.mark.parametrize("alpha", [0.1, 1.0, 8.0])
-def test_mixed_pictures_are_means_of_two_with_the_larger_share_first(alpha: float) -> None:
-    torch.manual_seed(0)
-    images, labels = torch.randn(16, 3, 4, 4), torch.arange(16)
-    shares = set()
-    for _ in range(20):
-        mixture = mix(images, labels, alpha)
-        assert 0.5 <= mixture.share <= 1.0
-        assert torch.equal(mixture.labels, labels)
-        assert sorted(mixture.other_labels.tolist()) == labels.tolist()
-        expected = mixture.share * images + (1.0 - mixture.share) * images[mixture.other_labels]
-        torch.testing.assert_close(mixture.images, expected)
-        shares.add(mixture.share)
-    assert len(shares) == 20
-
-
-def test_a_larger_alpha_mixes_more_evenly() -> None:
-    torch.manual_seed(0)
-    images, labels = torch.zeros(2, 1, 1, 1), torch.arange(2)
-    means = [sum(mix(images, labels, alpha).share for _ in range(200)) / 200 for alpha in (0.1, 1.0, 20.0)]
-    assert means[0] > 0.9 > means[1] > 0.65 > means[2] > 0.5
-
-
-def test_the_loss_of_a_mixture_weighs_both_labels_by_their_shares() -> None:
-    torch.manual_seed(0)
-    images, labels = torch.randn(8, 1, 2, 2), torch.arange(8)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 8))
-    torch.manual_seed(1)
-    result = Classification(mixup=1.0).step(network, (images, labels))
-    torch.manual_seed(1)
-    mixture = mix(images, labels, 1.0)
-    logits = network(mixture.images)
-    expected = mixture.share * F.cross_entropy(logits, labels) + (1 - mixture.share) * F.cross_entropy(
-        logits, mixture.other_labels
-    )
-    torch.testing.assert_close(result.loss, expected)
-    assert result.right is not None
-    assert int(result.right) == int((logits.argmax(1) == labels).sum())

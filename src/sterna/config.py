@@ -203,11 +203,6 @@ class TrainConfig(_Frozen):
     channels_last: bool = True
     compile: bool = False
     label_smoothing: OpenFraction = 0.0
-    mixup: NonNegative = Field(
-        default=0.0,
-        description="alpha of mixup: each picture is mixed with another one, by a share from Beta(alpha, alpha); "
-        "0 switches it off; only for classification",
-    )
     ema_decay: OpenFraction = Field(default=0.0, description="exponential moving average of weights; 0 switches it off")
     freeze_batch_norm: bool = Field(
         default=False, description="train with the running statistics that the batch norms came with"
@@ -281,8 +276,6 @@ class Recipe(_Frozen):
             raise ValueError("distillation is for classification; detectors have detection.feature_weight")
         if not is_detection and self.detection is not None:
             raise ValueError("detection must be left out for task classification")
-        if is_detection and self.train.mixup > 0.0:
-            raise ValueError("train.mixup is for classification: boxes cannot be mixed")
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -31,7 +30,6 @@ class Classification(Task[Batch]):
 
     Args:
         label_smoothing: in ``[0, 1)``.
-        mixup: alpha of :func:`mix`; 0 mixes nothing.
         memory_format: that images are brought into.
         teacher: of distillation, or nothing.
     """
@@ -43,12 +41,10 @@ class Classification(Task[Batch]):
     def __init__(
         self,
         label_smoothing: float = 0.0,
-        mixup: float = 0.0,
         memory_format: torch.memory_format = torch.contiguous_format,
         teacher: Teacher | None = None,
     ) -> None:
         self._label_smoothing = label_smoothing
-        self._mixup = mixup
         self._memory_format = memory_format
         self._teacher = teacher
 
@@ -80,31 +76,18 @@ class Classification(Task[Batch]):
         return batch[0].contiguous(memory_format=self._memory_format)
 
     def step(self, model: nn.Module, batch: Batch) -> StepResult:
-        """Cross-entropy (:func:`classification_loss`), with that of the teacher where there is one.
-
-        Of mixed pictures those count as right that get the label of which they have the larger share.
-        """
+        """Cross-entropy (:func:`classification_loss`), with that of the teacher where there is one."""
         images, labels = self.inputs(batch), batch[1]
-        mixture = Mixture(images, labels, labels, 1.0)
-        if self._mixup > 0.0:
-            mixture = mix(images, labels, self._mixup)
-            images = mixture.images
         if self._teacher is None:
             logits = model(images)
-            loss = self._hard_loss(logits, mixture)
+            loss = classification_loss(logits, labels, self._label_smoothing)
         else:
             lesson = self._teacher.teach(images)
             with self._teacher.watching(getattr(model, "module", model), lesson) as features:
                 logits = model(images)
-            loss = self._teacher.loss(self._hard_loss(logits, mixture), logits, lesson, features)
+            loss = classification_loss(logits, labels, self._label_smoothing)
+            loss = self._teacher.loss(loss, logits, lesson, features)
         return StepResult(loss, (logits.detach().argmax(1) == labels).sum(), len(labels))
-
-    def _hard_loss(self, logits: Tensor, mixture: Mixture) -> Tensor:
-        loss = classification_loss(logits, mixture.labels, self._label_smoothing)
-        if mixture.share == 1.0:
-            return loss
-        other = classification_loss(logits, mixture.other_labels, self._label_smoothing)
-        return mixture.share * loss + (1.0 - mixture.share) * other
 
     def evaluate(
         self,
@@ -127,44 +110,6 @@ class Classification(Task[Batch]):
             accelerator=accelerator,
             progress=progress,
         )
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Pictures that are weighted means of two.
-
-    Args:
-        images: ``(n, channels, height, width)``.
-        labels: int64 ``(n,)``, of those with the larger share.
-        other_labels: int64 ``(n,)``, of the others.
-        share: the larger one, in ``[0.5, 1]``.
-    """
-
-    images: Tensor
-    labels: Tensor
-    other_labels: Tensor
-    share: float
-
-
-def mix(images: Tensor, labels: Tensor, alpha: float) -> Mixture:
-    """Mix each picture of a batch with another of it: ``s x_i + (1 - s) x_j``, ``s = max(b, 1 - b)``.
-
-    ``b`` is drawn from Beta(``alpha``, ``alpha``) for the whole batch, ``j`` from a random permutation, both by torch's
-    global generator.
-
-    Args:
-        images: ``(n, channels, height, width)``.
-        labels: int64 ``(n,)``.
-        alpha: positive; the larger, the more alike are the two shares.
-
-    References:
-        Zhang et al.: mixup: beyond empirical risk minimization, arXiv 1710.09412; for distillation Beyer et al.:
-        Knowledge distillation: a good teacher is patient and consistent, arXiv 2106.05237.
-    """
-    drawn = float(torch.distributions.Beta(alpha, alpha).sample())
-    share = max(drawn, 1.0 - drawn)
-    others = torch.randperm(len(images)).to(images.device)
-    return Mixture(torch.lerp(images[others], images, share), labels, labels[others], share)
 
 
 def classification_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -41,7 +41,7 @@ def make_task(recipe: Recipe, network: nn.Module | None = None, device: torch.de
         return Detection(recipe.task == "instance-segmentation", options.max_dets, guide)
     teacher = make_teacher(recipe, network, device or torch.device("cpu")) if network is not None else None
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    return Classification(recipe.train.label_smoothing, recipe.train.mixup, memory_format, teacher)
+    return Classification(recipe.train.label_smoothing, memory_format, teacher)
 
 
 def task_of_file(metadata: Mapping[str, Any]) -> Task[Any]:
