@@ -19,8 +19,8 @@ from sterna.train.reconstruction import Part
 # Heads that are called with each level of the pyramid in turn.
 _LEVEL_HEADS = ("rpn.head.conv", "head.classification_head.conv", "head.regression_head.conv")
 _REGION_HEADS = ("box", "mask")
-# Of a batch of images, regions that a head is shown.
-_MOST_REGIONS = 256
+# Of a batch of images, regions that a head is shown, up to one more an image.
+_MOST_REGIONS = 64
 
 
 class _Regions(NamedTuple):
