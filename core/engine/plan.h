@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,9 +25,9 @@ inline constexpr std::uint64_t kMaxPlanBytes = std::uint64_t{1} << 36;
 struct EngineOptions {
     Isa isa = Isa::kScalar;
     bool int8_activations = false;
-    bool is_tuned = true;  // measure the forms of kernels; otherwise take these
-    std::uint32_t sparse_form = 0;
-    bool prefers_dense = false;  // multiply with signs like with other weights, or pack them
+    bool is_tuned = true;                      // measure the forms of kernels; otherwise take these
+    std::optional<std::uint32_t> sparse_form;  // by default that of the instruction set
+    bool prefers_dense = false;                // multiply with signs like with other weights, or pack them
     std::uint64_t max_bytes = kMaxPlanBytes;
     // Of a first cache of 32 KiB, what the inputs of a block of channels may take.
     std::size_t cache_bytes = 24576;

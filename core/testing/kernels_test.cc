@@ -200,7 +200,7 @@ void check_case(const Case& one, const std::string& which) {
                 options.isa = isa;
                 options.int8_activations = is_integer;
                 options.is_tuned = form == forms + 1;
-                options.sparse_form = form < forms ? form : 0;
+                if (form < forms) options.sparse_form = form;
                 options.prefers_dense = form == forms;
                 // Also blocks of single channels.
                 if (form % 2 == 1) options.cache_bytes = options.block_bytes = 1;
