@@ -2,8 +2,8 @@
 
 ``FOLDER/retinanet.sterna`` is the detector, of weights of chance, with ranges for 8-bit activations. Of each picture
 there are the picture (``NAME.png``), its pixels (``NAME.rgba``) and the input that PyTorch makes of it
-(``NAME.input``); ``FOLDER/detections.json`` holds sizes, what PyTorch finds with the weights of the file and what the native engine
-finds with 8-bit activations, and the names of the classes.
+(``NAME.input``); ``FOLDER/detections.json`` holds sizes, what PyTorch finds with the weights of the file and what the
+native engine finds with 8-bit activations, and the names of the classes.
 """
 
 from __future__ import annotations
