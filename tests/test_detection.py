@@ -157,6 +157,7 @@ def test_boxes_alone(root: Path, tmp_path: Path, head: str) -> None:
     result = compress(recipe, tmp_path, progress=False)
     assert result.metric == "box_ap"
     assert "mask_ap" not in result.metrics
+    assert ("detector" in read(result.path).metadata) == (head == "retinanet")
 
 
 def test_the_loss_falls_on_one_batch(data: DataSplits) -> None:

@@ -18,6 +18,7 @@ from sterna.config import DataConfig
 from sterna.container import read, save
 from sterna.conversion import convert
 from sterna.detector_calibration import calibrate_detector
+from sterna.detector_metadata import describe_detector
 from sterna.errors import DataError, SternaError
 from sterna.loading import load
 from sterna.models import build_model
@@ -107,6 +108,15 @@ def test_a_detector_of_one_stage_does_too(tmp_path: Path) -> None:
     expected = detect(load(path), images)
     assert all(len(found["boxes"]) > 0 for found in expected)
     assert_same_detections(detect(load(path, engine="native", tune=False), images), expected)
+
+
+@pytest.mark.slow
+def test_calibration_says_how_the_boxes_of_a_retinanet_are_found(tmp_path: Path) -> None:
+    path = write_detector(tmp_path, "retinanet_mobilenet_v2_fpn", {"num_classes": 3, "min_size": 64, "max_size": 64})
+    assert "detector" not in read(path).metadata
+    calibrated = calibrate_detector(path, [pictures((64, 64))])
+    assert calibrated.metadata["detector"] == describe_detector(load(path))
+    assert calibrated.metadata.items() >= read(path).metadata.items()
 
 
 def test_nothing_is_left_of_the_parts_that_run_natively(native: nn.Module) -> None:

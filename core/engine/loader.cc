@@ -1,11 +1,12 @@
 #include "core/engine/loader.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace sterna {
 
-SessionLoader::SessionLoader(const std::string& graph, const EngineOptions& options, unsigned threads)
-    : graph_(graph), session_(new Session(options, threads)) {}
+SessionLoader::SessionLoader(std::optional<std::string> graph, const EngineOptions& options, unsigned threads)
+    : graph_(std::move(graph)), session_(new Session(options, threads)) {}
 
 Fault SessionLoader::append(const std::uint8_t* bytes, std::size_t size) {
     if (bytes_.append(bytes, size) != Status::kOk)
@@ -25,8 +26,9 @@ void SessionLoader::find_wanted() {
     knows_wanted_ = true;
     is_wanted_.assign(reader.tensors().size(), false);
     std::string problem;
-    for (const Graph& graph : parse_graphs(reader.graph().data(), reader.graph().size(), is_wanted_.size(), problem)) {
-        if (graph.name != graph_) continue;
+    const auto graphs = parse_graphs(reader.graph().data(), reader.graph().size(), is_wanted_.size(), problem);
+    for (const Graph& graph : graphs) {
+        if (graph_ ? graph.name != *graph_ : &graph != &graphs.front()) continue;
         for (const GraphNode& node : graph.nodes) {
             for (const std::uint32_t tensor : node.tensors) {
                 if (tensor != kNoTensor) is_wanted_[tensor] = true;
@@ -66,7 +68,15 @@ Fault SessionLoader::check() {
 }
 
 std::unique_ptr<Session> SessionLoader::finish(std::string& problem) {
-    if (!session_->prepare(graph_, {}, {}, problem)) return nullptr;
+    std::string name = graph_.value_or("");
+    if (!graph_) {
+        // What is wrong with the graphs, prepare() tells.
+        const Reader& reader = session_->reader_;
+        std::string unused;
+        const auto graphs = parse_graphs(reader.graph().data(), reader.graph().size(), reader.tensors().size(), unused);
+        if (!graphs.empty()) name = graphs.front().name;
+    }
+    if (!session_->prepare(name, {}, {}, problem)) return nullptr;
     return std::move(session_);
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,9 @@ namespace sterna {
 // in which a file comes change nothing.
 class SessionLoader {
   public:
-    SessionLoader(const std::string& graph, const EngineOptions& options, unsigned threads);
+    // Of the graph of this name, or of the first one: the whole network, or of a detector the part that sees the
+    // picture.
+    SessionLoader(std::optional<std::string> graph, const EngineOptions& options, unsigned threads);
 
     // Adds bytes to those before. A fault if they do not begin a file; what else is wrong with it, finish() says.
     Fault append(const std::uint8_t* bytes, std::size_t size);
@@ -38,7 +41,7 @@ class SessionLoader {
   private:
     void find_wanted();
 
-    std::string graph_;
+    std::optional<std::string> graph_;
     std::unique_ptr<Session> session_;
     Buffer<std::uint8_t> bytes_;
     bool is_hopeless_ = false;  // a fault was found: nothing more is decoded before check() says which

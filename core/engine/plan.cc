@@ -341,7 +341,11 @@ class Planner {
         };
         plan_.steps_.push_back(make(options_.is_tuned ? ConvMethod::kLists : options_.method));
         Step& step = plan_.steps_.back();
-        step.form = std::min(options_.sparse_form, plan_.kernels_->sparse_form_count - 1);
+        const KernelSet& kernels = *plan_.kernels_;
+        const bool is_float = place.element == Element::kFloat32;
+        step.form = std::min(
+            options_.sparse_form.value_or(is_float ? kernels.untuned_form_float32 : kernels.untuned_form_uint8),
+            kernels.sparse_form_count - 1);
         if (splits_input) need_split_scratch(step, place.element, *request.geometry);
         if (request.is_few) need_scratch(weights.width + kPackedGroup);
         const bool has_few_zeros =

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct EngineOptions {
     const KernelSet* kernels = nullptr;  // in the place of those of the instruction set, in tests
     bool int8_activations = false;
     bool is_tuned = true;  // measure methods and forms of kernels; otherwise take these, where they are possible
-    std::uint32_t sparse_form = 0;
+    std::optional<std::uint32_t> sparse_form;  // by default that of the instruction set
     ConvMethod method = ConvMethod::kLists;
     std::uint64_t max_bytes = kMaxPlanBytes;
     // Of a first cache of 32 KiB, what the inputs of a block of channels may take.

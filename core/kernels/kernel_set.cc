@@ -16,6 +16,8 @@ extern const KernelSet kKernels;
 const KernelSet kKernels = {
     kSparseForms,
     sizeof(kSparseForms) / sizeof(kSparseForms[0]),
+    kUntunedFormFloat32,
+    0,
     &sparse_gather,
     kDenseTaps,
     &dense_conv,

@@ -41,6 +41,7 @@ enum class Resize : std::uint8_t { kNearest, kBilinear, kBilinearAlignCorners };
 struct KernelSet {
     const SparseForm* sparse_forms;
     std::uint32_t sparse_form_count;
+    std::uint32_t untuned_form_float32, untuned_form_uint8;  // where nothing is measured
     void (*sparse_gather)(const SparseConv&, std::uint32_t first, std::uint32_t last);
     std::uint32_t dense_taps;  // that dense_conv takes together of bytes: 2 or 4
     // Blocks of filters instead of channels.

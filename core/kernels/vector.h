@@ -49,6 +49,15 @@ inline void store(T* to, const V& vector) {
     __builtin_memcpy(to, &vector, sizeof(V));
 }
 
+// A pointer that the compiler takes as it is: loads near to it then have constant offsets in WebAssembly, where the
+// compiler else computes the address of each by itself.
+template <class T>
+inline void kept([[maybe_unused]] T*& pointer) {
+#if defined(__wasm__)
+    asm("" : "+r"(pointer));
+#endif
+}
+
 using Floats = Vector<float, kVectorBytes>;
 using Shorts = Vector<std::int16_t, kVectorBytes>;
 using Ints = Vector<std::int32_t, kVectorBytes>;
@@ -258,6 +267,26 @@ inline Interleaved widen_bytes(Bytes x) {
     return {(Shorts)__builtin_shufflevector(x, zero, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
             (Shorts)__builtin_shufflevector(x, zero, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
 #endif
+}
+
+// Bytes of two vectors in turns, widened to 16 bits: a lane of 32 bits of part p holds those of one element, in the
+// order of quarters.
+struct WidePairs {
+    Shorts part[4];
+};
+inline WidePairs interleave_wide(Bytes a, Bytes b) {
+#if defined(__AVX512F__)
+    const Bytes low = (Bytes)_mm512_unpacklo_epi8((__m512i)a, (__m512i)b);
+    const Bytes high = (Bytes)_mm512_unpackhi_epi8((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    const Bytes low = (Bytes)_mm256_unpacklo_epi8((__m256i)a, (__m256i)b);
+    const Bytes high = (Bytes)_mm256_unpackhi_epi8((__m256i)a, (__m256i)b);
+#else
+    const Bytes low = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const Bytes high = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#endif
+    const Interleaved first = widen_bytes(low), second = widen_bytes(high);
+    return {{first.low, first.high, second.low, second.high}};
 }
 
 inline Quarters quarters(Bytes x) {

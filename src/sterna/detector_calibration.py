@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sterna.calibration import MeasuredGraph, Method, check_method, with_ranges
 from sterna.container import SternaFile
+from sterna.detector_metadata import describe_detector
 from sterna.errors import DataError, SternaError
 from sterna.loading import assemble
 from sterna.ternary_model import TernaryModel
@@ -41,7 +42,8 @@ def calibrate_detector(
         threads: that compute the graphs.
 
     Returns:
-        The model of the file, with ranges in its graphs.
+        The model of the file, with ranges in its graphs, and with what its metadata say of detectors: files of earlier
+        versions lack that.
 
     Raises:
         FormatError: the file is damaged or not a ``.sterna`` file.
@@ -63,4 +65,7 @@ def calibrate_detector(
         )
     except DataError as error:
         raise DataError(f"{os.fspath(path)}: {error}") from None
-    return replace(file.read(), graphs=graphs)
+    found = file.read()
+    described = describe_detector(detector)
+    metadata = found.metadata if described is None else {**found.metadata, "detector": described}
+    return replace(found, graphs=graphs, metadata=metadata)

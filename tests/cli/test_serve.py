@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import os
@@ -229,7 +230,10 @@ sys.exit(main(["serve", *sys.argv[2:]]))
     @pytest.mark.parametrize(
         ("changed", "expected"),
         [
-            ({"task": "detection"}, "the page runs classifiers only, this is for detection"),
+            ({"task": "detection"}, "this does not say how its boxes are found: `sterna calibrate` adds that"),
+            ({"task": "detection", "detector": {"kind": "yolo"}}, "detector must be an object of the kind retinanet"),
+            ({"task": "detection", "detector": {"kind": "retinanet"}}, "it holds no graph"),
+            ({"task": "instance-segmentation"}, "the page runs classifiers and RetinaNets, this is for instance-seg"),
             ({"task": None}, "metadata: task must be"),
             ({"labels": 5}, "metadata: labels must be a list of texts, got 5"),
             ({"preprocessing": {}}, "metadata: preprocessing.input_shape must be"),
@@ -255,6 +259,14 @@ sys.exit(main(["serve", *sys.argv[2:]]))
         assert is_one_line_error(error := capsys.readouterr().err)
         assert f"{path}: " in error
         assert expected in error
+
+    def test_a_retinanet_is_served(self, page: Path, captured_file: Path, tmp_path: Path) -> None:
+        stored = sterna.SternaFile.open(captured_file).read()
+        metadata = {**stored.metadata, "task": "detection", "detector": {"kind": "retinanet"}}
+        path = tmp_path / "retinanet.sterna"
+        graphs = tuple(dataclasses.replace(graph, name="backbone") for graph in stored.graphs)
+        sterna.save(sterna.TernaryModel(stored.tensors, metadata, graphs), path)
+        assert read_site(page, path).resources["/models/retinanet.sterna"].content == path.read_bytes()
 
     def test_a_damaged_model_is_one_line(
         self, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -113,14 +114,16 @@ STERNA_EXPORT(sterna_number_count)()->std::size_t {
     return numbers.size();
 }
 
-// Begins to load a file; `name` is that of the graph.
-STERNA_EXPORT(sterna_begin)(const char* name, std::size_t bytes)->void {
+// Begins to load a file; `name` is that of the graph, if it is named and not the first one.
+STERNA_EXPORT(sterna_begin)(const char* name, std::size_t bytes, std::int32_t is_named)->void {
     sterna::EngineOptions options;
     options.isa = sterna::best_isa();
     // Clocks of browsers are coarse, and what is measured first is code that is not optimised yet.
     options.is_tuned = false;
     options.max_bytes = kMaxPlanBytes;
-    loader = std::make_unique<sterna::SessionLoader>(std::string(name, bytes), options, 1);
+    std::optional<std::string> graph;
+    if (is_named != 0) graph.emplace(name, bytes);
+    loader = std::make_unique<sterna::SessionLoader>(std::move(graph), options, 1);
 }
 
 // More bytes of the file.
@@ -162,6 +165,7 @@ STERNA_EXPORT(sterna_finish)(std::int32_t activations)->std::int32_t {
     is_int8 = activations == kInt8 || (activations == kInt8IfCalibrated && session->is_calibrated());
     session->use_int8_activations(is_int8);
     inputs.resize(session->graph().inputs.size());
+    outputs.resize(session->graph().outputs.size());
     return kDone;
 }
 
@@ -212,7 +216,6 @@ STERNA_EXPORT(sterna_run)(std::int32_t is_timed)->std::int32_t {
     std::string what;
     plan = session->plan(sizes, what);
     if (plan == nullptr) return problem(what);
-    outputs.resize(plan->outputs().size());
     std::vector<float*> to;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         const sterna::Shape& shape = plan->outputs()[i];
@@ -227,12 +230,15 @@ STERNA_EXPORT(sterna_run)(std::int32_t is_timed)->std::int32_t {
     return what.empty() ? kDone : problem(what);
 }
 
-// Text: its name; numbers: its sizes, the batch too.
+// Text: its name.
 STERNA_EXPORT(sterna_output_count)()->std::size_t {
     return outputs.size();
 }
-STERNA_EXPORT(sterna_output)(std::size_t output)->void {
+STERNA_EXPORT(sterna_output_name)(std::size_t output)->void {
     text = session->graph().outputs[output].name;
+}
+// After a run. Numbers: its sizes, the batch too.
+STERNA_EXPORT(sterna_output)(std::size_t output)->void {
     const sterna::Shape& shape = plan->outputs()[output];
     numbers = {static_cast<double>(plan->images()), static_cast<double>(shape.channels)};
     if (!shape.is_matrix) {

@@ -78,6 +78,7 @@ async function usePicture(file: Blob, name: string): Promise<void> {
   preview.height = decoded.height;
   preview.getContext("2d")!.putImageData(decoded, 0, 0);
   preview.ariaLabel = `The picture ${name}`;
+  view.clearBoxes();
   show(preview);
   if (network === undefined) view.hint("Now it needs a network.");
   await askAboutPicture();
@@ -87,11 +88,12 @@ async function askAboutPicture(): Promise<void> {
   if (network === undefined || picture === undefined || camera.isOn) return;
   const asked = ++question;
   const { isCalibrated } = network;
+  const { width, height } = picture;
   let told = "";
   try {
     await network.measure(picture, (answers) => {
       if (asked !== question) return false;
-      view.showAnswers(answers);
+      view.showAnswers(answers, { width, height });
       view.hint(view.compare(answers, isCalibrated));
       told = answers.map(view.spoken).join("; ");
       return true;
@@ -112,6 +114,7 @@ async function useCamera(): Promise<void> {
     stopCamera();
     throw error;
   }
+  view.clearBoxes();
   show(camera.video);
   if (network === undefined) view.hint("Now it needs a network.");
   await watch();
@@ -121,28 +124,30 @@ async function useCamera(): Promise<void> {
 async function watch(): Promise<void> {
   const asked = ++question;
   let lastSpoken = -Infinity;
-  let lastLabel: string | undefined;
+  let lastLabels: string | undefined;
   while (asked === question && camera.isOn) {
     await camera.nextFrame();
     if (network === undefined || !camera.isOn) continue;
     const used = network;
+    const frame = readFrame(camera.video);
     let answers: Answer[];
     try {
-      answers = await used.classify(readFrame(camera.video));
+      answers = await used.ask(frame);
     } catch (error) {
       if (used !== network) continue;
       stopCamera();
       throw error;
     }
     if (asked !== question) return;
-    view.showAnswers(answers);
+    view.showAnswers(answers, frame);
     view.hint(view.compare(answers, used.isCalibrated));
     const [first] = answers;
-    const label = first?.classes[0]?.label;
-    if (first !== undefined && label !== lastLabel && performance.now() - lastSpoken > SPOKEN_INTERVAL) {
+    if (first === undefined) continue;
+    const labels = view.named(first);
+    if (labels !== lastLabels && performance.now() - lastSpoken > SPOKEN_INTERVAL) {
       view.announce(view.spoken(first));
       lastSpoken = performance.now();
-      lastLabel = label;
+      lastLabels = labels;
     }
   }
 }
@@ -152,6 +157,7 @@ function stopCamera(): void {
   camera.stop();
   cameraButton.ariaPressed = "false";
   cameraButton.textContent = "Use the camera";
+  view.clearBoxes();
   show(picture === undefined ? view.element("placeholder") : preview);
 }
 

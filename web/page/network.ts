@@ -3,6 +3,8 @@
 import {
   type Classification,
   describe,
+  type Detection,
+  Detector,
   preprocess,
   type Preprocessing,
   type Progress,
@@ -16,9 +18,11 @@ import { readTask } from "../dist/metadata.js";
 
 export interface Answer {
   readonly activations: string;
-  /** The most probable ones. */
+  /** The most probable ones, of a classifier. */
   readonly classes: readonly Classification[];
-  /** Of a run of the network, the median of the last ones. */
+  /** The best ones, of a detector. */
+  readonly objects?: readonly Detection[];
+  /** Of a run of the network, of a detector with all that is around it; the median of the last ones. */
   readonly milliseconds: number;
 }
 
@@ -35,11 +39,14 @@ export interface Facts {
 
 interface Contestant {
   readonly session: Session;
+  /** Of a detector. */
+  readonly detector?: Detector;
   /** Of the last runs. */
   readonly times: number[];
 }
 
 const TOP = 5;
+const MOST_OBJECTS = 20;
 const KEPT_TIMES = 31;
 // A picture is asked about until the median is steady, but not so long that a slow device is felt.
 const ROUNDS = 15;
@@ -59,7 +66,7 @@ export class Network {
    *
    * @param name is shown.
    * @param source its file, or its address.
-   * @throws SternaError it cannot be fetched, is damaged, or is no classifier that the engine runs.
+   * @throws SternaError it cannot be fetched, is damaged, or is no classifier and no RetinaNet that the engine runs.
    */
   static async load(
     name: string,
@@ -100,13 +107,13 @@ export class Network {
   }
 
   /** Ask every session once. */
-  async classify(image: ImageData): Promise<Answer[]> {
-    return this.#run(preprocess(image, this.#first.metadata));
+  async ask(image: ImageData): Promise<Answer[]> {
+    return this.#run(this.#prepare(image));
   }
 
   /** Ask again and again, in turns, until times are steady; `onAnswers` is told of each round, and may end it. */
   async measure(image: ImageData, onAnswers: (answers: Answer[]) => boolean): Promise<void> {
-    const input = preprocess(image, this.#first.metadata);
+    const input = this.#prepare(image);
     this.#forgetTimes();
     const begin = performance.now();
     for (let round = 0; round < ROUNDS; ++round) {
@@ -127,19 +134,28 @@ export class Network {
     return this.#contestants[0]!.session;
   }
 
-  async #run(input: Float32Array): Promise<Answer[]> {
-    const { channels, height, width } = this.#preprocessing!;
+  /** What all sessions are given: the input of a classifier, or the picture, which detectors scale themselves. */
+  #prepare(image: ImageData): Float32Array | ImageData {
+    return this.#preprocessing === undefined ? image : preprocess(image, this.#first.metadata);
+  }
+
+  async #run(input: Float32Array | ImageData): Promise<Answer[]> {
     const answers: Answer[] = [];
-    for (const { session, times } of this.#contestants) {
+    for (const contestant of this.#contestants) {
+      const { session, times } = contestant;
       const begin = performance.now();
-      const outputs = await session.run(input, [1, channels, height, width]);
+      const found = input instanceof Float32Array ? await this.#classify(session, input) : await detect(contestant, input);
       times.push(performance.now() - begin);
       if (times.length > KEPT_TIMES) times.shift();
-      const [logits] = Object.values(outputs);
-      const classes = topClasses(logits!.data, session.labels, TOP);
-      answers.push({ activations: session.activations, classes, milliseconds: median(times) });
+      answers.push({ activations: session.activations, classes: [], ...found, milliseconds: median(times) });
     }
     return answers;
+  }
+
+  async #classify(session: Session, input: Float32Array): Promise<Pick<Answer, "classes">> {
+    const { channels, height, width } = this.#preprocessing!;
+    const [logits] = Object.values(await session.run(input, [1, channels, height, width]));
+    return { classes: topClasses(logits!.data, session.labels, TOP) };
   }
 
   #forgetRest(): void {
@@ -152,11 +168,23 @@ export class Network {
   }
 
   #add(session: Session): void {
-    this.#contestants.push({ session, times: [] });
+    const contestant: Contestant = { session, times: [] };
+    this.#contestants.push(contestant);
     const task = readTask(session.metadata);
-    if (task !== "classification") throw new SternaError(`the page runs classifiers only, ${this.name} is for ${task}`);
-    this.#preprocessing = readPreprocessing(session.metadata);
+    if (task === "classification") {
+      this.#preprocessing = readPreprocessing(session.metadata);
+    } else if (task === "detection") {
+      this.#contestants[this.#contestants.length - 1] = { ...contestant, detector: new Detector(session) };
+    } else {
+      throw new SternaError(
+        `the page runs classifiers and RetinaNets, ${this.name} is for ${task}: masks need sterna run`,
+      );
+    }
   }
+}
+
+async function detect({ detector }: Contestant, image: ImageData): Promise<Pick<Answer, "objects">> {
+  return { objects: await detector!.detect(image, { limit: MOST_OBJECTS }) };
 }
 
 /** Fetch a file once, for two to read. */

@@ -7,6 +7,8 @@ import { type Metadata, parseMetadata } from "./metadata.js";
 export interface Loaded {
   readonly metadata: Metadata;
   readonly inputs: readonly Input[];
+  /** Names. */
+  readonly outputs: readonly string[];
   readonly parameters: number;
   readonly activations: "float32" | "int8";
 }
@@ -16,7 +18,8 @@ export interface Backend {
   append(bytes: Uint8Array): Promise<number>;
   /** After the last byte. */
   finish(activations: Activations): Promise<Loaded>;
-  run(inputs: readonly Tensor[]): Promise<Record<string, Tensor>>;
+  /** The outputs that are wanted, by their names. */
+  run(inputs: readonly Tensor[], wanted: readonly string[]): Promise<Record<string, Tensor>>;
   /** Times of the steps of as many runs. */
   profile(inputs: readonly Tensor[], runs: number): Promise<LayerTime[][]>;
   memoryBytes(): Promise<number>;
@@ -27,7 +30,7 @@ export interface Backend {
 export class LocalBackend implements Backend {
   #engine: Engine | null;
 
-  constructor(module: WebAssembly.Module, graph: string) {
+  constructor(module: WebAssembly.Module, graph: string | null) {
     this.#engine = new Engine(module);
     this.#engine.begin(graph);
   }
@@ -42,17 +45,17 @@ export class LocalBackend implements Backend {
     const bytes = this.#own.check();
     const metadata = bytes === null ? {} : parseMetadata(bytes);
     this.#own.finish(activations);
-    const { inputs, parameters, activations: chosen } = this.#own;
-    return { metadata, inputs, parameters, activations: chosen };
+    const { inputs, outputs, parameters, activations: chosen } = this.#own;
+    return { metadata, inputs, outputs, parameters, activations: chosen };
   }
 
-  async run(inputs: readonly Tensor[]): Promise<Record<string, Tensor>> {
-    return this.#own.run(inputs);
+  async run(inputs: readonly Tensor[], wanted: readonly string[]): Promise<Record<string, Tensor>> {
+    return this.#own.run(inputs, wanted);
   }
 
   async profile(inputs: readonly Tensor[], runs: number): Promise<LayerTime[][]> {
     return Array.from({ length: runs }, () => {
-      this.#own.run(inputs, true);
+      this.#own.run(inputs, [], true);
       return this.#own.times();
     });
   }

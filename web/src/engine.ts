@@ -44,7 +44,7 @@ interface Exports {
   sterna_text_bytes(): number;
   sterna_numbers(): number;
   sterna_number_count(): number;
-  sterna_begin(name: number, bytes: number): void;
+  sterna_begin(name: number, bytes: number, isNamed: number): void;
   sterna_append(bytes: number, size: number): number;
   sterna_decode(): number;
   sterna_progress(): number;
@@ -58,6 +58,7 @@ interface Exports {
   sterna_input_room(input: number, sizes: number, rank: number): number;
   sterna_run(isTimed: number): number;
   sterna_output_count(): number;
+  sterna_output_name(output: number): void;
   sterna_output(output: number): void;
   sterna_output_data(output: number): number;
   sterna_step_count(): number;
@@ -102,10 +103,10 @@ export class Engine {
     return this.#exports.memory.buffer.byteLength;
   }
 
-  /** Begin to load a file; `graph` is the name of its graph, the empty one is the whole network. */
-  begin(graph: string): void {
-    const name = new TextEncoder().encode(graph);
-    this.#with(name, (pointer) => this.#exports.sterna_begin(pointer, name.length));
+  /** Begin to load a file; `graph` is the name of its graph, or null for the first one. */
+  begin(graph: string | null): void {
+    const name = new TextEncoder().encode(graph ?? "");
+    this.#with(name, (pointer) => this.#exports.sterna_begin(pointer, name.length, graph === null ? 0 : 1));
   }
 
   /**
@@ -176,14 +177,23 @@ export class Engine {
     });
   }
 
+  /** Names, in the order of the graph. */
+  get outputs(): string[] {
+    return Array.from({ length: this.#exports.sterna_output_count() }, (_, output) => {
+      this.#exports.sterna_output_name(output);
+      return this.#text();
+    });
+  }
+
   /**
    * Compute the outputs for a batch.
    *
    * @param inputs one for each of `inputs`.
+   * @param wanted the names of the outputs to give.
    * @param isTimed whether `times` are wanted afterwards.
    * @throws SternaError a shape that the network does not take, a number that is not finite, or not enough memory.
    */
-  run(inputs: readonly Tensor[], isTimed = false): Record<string, Tensor> {
+  run(inputs: readonly Tensor[], wanted: readonly string[], isTimed = false): Record<string, Tensor> {
     const expected = this.#exports.sterna_input_count();
     if (inputs.length !== expected) {
       throw new SternaError(`the graph has ${expected} inputs, got ${inputs.length}`);
@@ -192,11 +202,12 @@ export class Engine {
       inputs.forEach((input, index) => this.#write(input, index));
       this.#check(this.#exports.sterna_run(isTimed ? 1 : 0));
       const outputs: [string, Tensor][] = [];
-      for (let output = 0; output < this.#exports.sterna_output_count(); ++output) {
+      for (const [output, name] of this.outputs.entries()) {
+        if (!wanted.includes(name)) continue;
         this.#exports.sterna_output(output);
         const shape = this.#numbers();
         const data = this.#floats(this.#exports.sterna_output_data(output), product(shape)).slice();
-        outputs.push([this.#text(), { data, shape }]);
+        outputs.push([name, { data, shape }]);
       }
       return Object.fromEntries(outputs);
     });

@@ -45,7 +45,7 @@ export interface Description {
 
 const WHITE = 255;
 // What a file may ask for, as in Python.
-const LARGEST_SIDE = 4096;
+export const LARGEST_SIDE = 4096;
 const LARGEST_STATISTIC = 1e6;
 const SHOWN_CHARACTERS = 60;
 // Nobody nests so deeply; Python refuses about twice as much.
@@ -163,27 +163,27 @@ function checkValues(value: Json): void {
 }
 
 /** A key of the file's own: `constructor` and the like are no values of a stranger. */
-function own(values: Metadata, key: string): Json | undefined {
+export function own(values: Metadata, key: string): Json | undefined {
   return Object.hasOwn(values, key) ? values[key] : undefined;
 }
 
-function isList(value: Json | undefined): value is readonly Json[] {
+export function isList(value: Json | undefined): value is readonly Json[] {
   return Array.isArray(value);
 }
 
-function isObject(value: Json | undefined): value is Metadata {
+export function isObject(value: Json | undefined): value is Metadata {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function isWhole(value: Json | undefined, lowest: number, highest: number): value is number {
+export function isWhole(value: Json | undefined, lowest: number, highest: number): value is number {
   return Number.isInteger(value) && (value as number) >= lowest && (value as number) <= highest;
 }
 
-function isSide(value: Json | undefined): value is number {
+export function isSide(value: Json | undefined): value is number {
   return isWhole(value, 1, LARGEST_SIDE);
 }
 
-function areStatistics(values: Json | undefined, channels: number): values is readonly number[] {
+export function areStatistics(values: Json | undefined, channels: number): values is readonly number[] {
   return (
     isList(values) &&
     values.length === channels &&
@@ -191,7 +191,7 @@ function areStatistics(values: Json | undefined, channels: number): values is re
   );
 }
 
-function malformed(key: string, allowed: string, got: Json | undefined): SternaError {
+export function malformed(key: string, allowed: string, got: Json | undefined): SternaError {
   const text = got === undefined || got === null ? "nothing" : JSON.stringify(got);
   const shown = text.length <= SHOWN_CHARACTERS ? text : `${text.slice(0, SHOWN_CHARACTERS)}...`;
   return new SternaError(`metadata: ${key} must be ${allowed}, got ${shown}`);

@@ -57,11 +57,7 @@ export function preprocess(image: Pixels, metadata: Metadata): Float32Array {
 /** As `preprocess`, for what has been read from the metadata before. */
 export function preparePicture(image: Pixels, preprocessing: Preprocessing): Float32Array {
   const { width, height } = image;
-  if (!(isCount(width) && isCount(height) && image.data.length === width * height * RGBA)) {
-    throw new SternaError(
-      `a picture must have width x height pixels of ${RGBA} bytes, got ${width}x${height} and ${image.data.length} bytes`,
-    );
-  }
+  checkPixels(image);
   const [scaledWidth, scaledHeight] = scaledSize(width, height, preprocessing);
   const left = centre(scaledWidth - preprocessing.width);
   const top = centre(scaledHeight - preprocessing.height);
@@ -86,6 +82,14 @@ export function preparePicture(image: Pixels, preprocessing: Preprocessing): Flo
     scaled = scaleColumns(between, (columns.end - columns.begin) * channels, needed.begin, vertical);
   }
   return normalize(scaled, preprocessing, columns.begin - left, rows.begin - top, columns.end - columns.begin);
+}
+
+/** @throws SternaError sides and bytes do not fit together. */
+export function checkPixels({ width, height, data }: Pixels): void {
+  if (isCount(width) && isCount(height) && data.length === width * height * RGBA) return;
+  throw new SternaError(
+    `a picture must have width x height pixels of ${RGBA} bytes, got ${width}x${height} and ${data.length} bytes`,
+  );
 }
 
 function isCount(value: number): boolean {

@@ -30,7 +30,7 @@ export interface LoadOptions {
   readonly worker?: boolean;
   /** Where `sterna.wasm` is; by default beside this module. */
   readonly wasm?: WasmSource;
-  /** Name of the graph; the empty one is the whole network, others are parts of a detector. */
+  /** Name of the graph; by default the first one: the whole network, or of a detector `backbone`, what sees the picture. */
   readonly graph?: string;
 }
 
@@ -41,6 +41,8 @@ export class Session {
   readonly labels: string[];
   /** Of an image that the network was made for: channels, height, width; 0 where any size will do. */
   readonly inputShape: readonly number[];
+  /** Names of what the network answers. */
+  readonly outputs: readonly string[];
   /** Of the file. */
   readonly bytes: number;
   /** Numbers that the tensors of the file hold; four times as many are their bytes in float32. */
@@ -56,6 +58,7 @@ export class Session {
     this.metadata = loaded.metadata;
     this.labels = readLabels(loaded.metadata);
     this.inputShape = loaded.inputs[0]?.shape ?? [];
+    this.outputs = loaded.outputs;
     this.bytes = bytes;
     this.parameters = loaded.parameters;
     this.activations = loaded.activations;
@@ -69,7 +72,7 @@ export class Session {
    * @throws the reason of `signal` if that is aborted.
    */
   static async load(source: Source, options: LoadOptions = {}): Promise<Session> {
-    const { activations = "auto", graph = "", signal, onProgress } = options;
+    const { activations = "auto", graph = null, signal, onProgress } = options;
     const { total, pieces } = await open(source, signal);
     const module = await compile(options.wasm);
     const isWorker = options.worker ?? typeof document !== "undefined";
@@ -99,14 +102,16 @@ export class Session {
    * @param input a picture, which is prepared as the metadata say; numbers of shape `(N, C, H, W)`; or such numbers and
    *     their shapes by the names of the network's inputs.
    * @param shape of numbers; by default one image, or several, of `inputShape`.
+   * @param wanted the names of the outputs to give; by default all.
    * @returns the outputs by their names.
    * @throws SternaError a shape that the network does not take, a number that is not finite, or not enough memory.
    */
   async run(
     input: Float32Array | Picture | Readonly<Record<string, Tensor>>,
     shape?: readonly number[],
+    wanted: readonly string[] = this.outputs,
   ): Promise<Record<string, Tensor>> {
-    return this.#own.run(this.#tensors(input, shape));
+    return this.#own.run(this.#tensors(input, shape), wanted);
   }
 
   /**
@@ -134,7 +139,7 @@ export class Session {
    */
   async profile(runs = 20): Promise<LayerTime[]> {
     const inputs = this.#inputs.map(({ shape }) => zeros([1, ...shape]));
-    await this.#own.run(inputs);
+    await this.#own.run(inputs, []);
     const times = await this.#own.profile(inputs, runs);
     return times[0]!.map((step, place) => ({
       ...step,

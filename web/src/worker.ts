@@ -27,7 +27,7 @@ let backend: LocalBackend | null = null;
 
 async function answer({ name, values }: Request): Promise<unknown> {
   if (name === "start") {
-    backend = new LocalBackend(...(values as [WebAssembly.Module, string]));
+    backend = new LocalBackend(...(values as [WebAssembly.Module, string | null]));
     return null;
   }
   const work = backend![name] as (...values: unknown[]) => Promise<unknown>;

@@ -29,7 +29,7 @@ export class WorkerBackend implements Backend {
   }
 
   /** Start a thread with an engine. */
-  static async start(module: WebAssembly.Module, graph: string): Promise<WorkerBackend> {
+  static async start(module: WebAssembly.Module, graph: string | null): Promise<WorkerBackend> {
     const backend = new WorkerBackend(typeof Worker === "function" ? openWorker : await nodeThread());
     await backend.#ask("start", [module, graph]);
     return backend;
@@ -45,8 +45,8 @@ export class WorkerBackend implements Backend {
     return (await this.#ask("finish", [activations])) as Loaded;
   }
 
-  async run(inputs: readonly Tensor[]): Promise<Record<string, Tensor>> {
-    return (await this.#ask("run", [inputs])) as Record<string, Tensor>;
+  async run(inputs: readonly Tensor[], wanted: readonly string[]): Promise<Record<string, Tensor>> {
+    return (await this.#ask("run", [inputs, wanted])) as Record<string, Tensor>;
   }
 
   async profile(inputs: readonly Tensor[], runs: number): Promise<LayerTime[][]> {

@@ -75,6 +75,7 @@ def main(folder: Path) -> None:
     save(replace(model, metadata=METADATA), exact)
     save(calibrate(exact, images), network)
     save(replace(model, metadata={**METADATA, "task": "detection"}), folder / "detector.sterna")
+    save(replace(model, metadata={**METADATA, "task": "instance-segmentation"}), folder / "masks.sterna")
     save(replace(model, metadata=METADATA, graphs=()), folder / "graphless.sterna")
     data = bytearray(network.read_bytes())
     data[len(data) // 2] ^= 1

@@ -4,10 +4,10 @@
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
@@ -40,9 +40,12 @@ describe("the page", { skip }, () => {
 
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), "sterna-page-"));
-    const script = fileURLToPath(new URL("make_files.py", import.meta.url));
-    const made = spawnSync(PYTHON, [script, folder], { encoding: "utf8" });
-    assert.equal(made.status, 0, `${PYTHON} must have sterna[run]: ${made.stderr ?? made.error}`);
+    mkdirSync(file("detector"));
+    for (const [name, place] of [["make_files.py", "."], ["../test/make_detector.py", "detector"]]) {
+      const script = fileURLToPath(new URL(name, import.meta.url));
+      const made = spawnSync(PYTHON, [script, file(place)], { encoding: "utf8" });
+      assert.equal(made.status, 0, `${PYTHON} must have sterna[train]: ${made.stderr ?? made.error}`);
+    }
     answers = JSON.parse(readFileSync(file("answers.json"), "utf8"));
     server = await serve(file("network.sterna"));
     browser = await chromium.launch({ executablePath: CHROMIUM, args: SWITCHES });
@@ -83,6 +86,25 @@ describe("the page", { skip }, () => {
 
   const ready = (page, name = "network.sterna") => page.getByText(name, { exact: true }).first().waitFor();
   const give = (page, name, input = "picture-input") => page.locator(`#${input}`).setInputFiles(file(name));
+  const drop = async (page, ...names) => {
+    const contents = names.map((name) => [basename(name), readFileSync(file(name)).toString("base64")]);
+    const dropped = await page.evaluateHandle((contents) => {
+      const transfer = new DataTransfer();
+      for (const [name, base64] of contents) {
+        const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+        transfer.items.add(new File([bytes], name));
+      }
+      return transfer;
+    }, contents);
+    await page.dispatchEvent("main", "drop", { dataTransfer: dropped });
+  };
+  /** Where they are asked for. */
+  const photograph = async (page, name) => {
+    if (!process.env.SCREENSHOTS) return;
+    // From where npm was called, which itself moves to web/.
+    const path = resolve(process.env.INIT_CWD ?? ".", process.env.SCREENSHOTS, `${name}.png`);
+    await page.screenshot({ path, fullPage: true });
+  };
   const errorText = async (page) => {
     await page.locator("#error:not([hidden])").waitFor();
     return page.locator("#error").innerText();
@@ -164,16 +186,7 @@ describe("the page", { skip }, () => {
 
   test("takes a network and a picture that are dropped", async () => {
     const page = await open({ address: new URL("/index.html", server.address).href });
-    const contents = ["network.sterna", "small.png"].map((name) => [name, readFileSync(file(name)).toString("base64")]);
-    const dropped = await page.evaluateHandle((contents) => {
-      const transfer = new DataTransfer();
-      for (const [name, base64] of contents) {
-        const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-        transfer.items.add(new File([bytes], name));
-      }
-      return transfer;
-    }, contents);
-    await page.dispatchEvent("main", "drop", { dataTransfer: dropped });
+    await drop(page, "network.sterna", "small.png");
     await isAnswered(page, "small.png");
   });
 
@@ -188,13 +201,135 @@ describe("the page", { skip }, () => {
     assert.equal(await page.locator("#int8").isVisible(), false);
   });
 
+  describe("with a RetinaNet", () => {
+    let detections;
+    before(() => {
+      detections = JSON.parse(readFileSync(file("detector/detections.json"), "utf8")).pictures;
+    });
+
+    // As the page gives them: those that it is sure of, and no more than fit.
+    const sure = (name, activations) => detections[name][activations].filter(({ score }) => score >= 0.5).slice(0, 20);
+    const rows = (name, activations) =>
+      sure(name, activations).map(({ label, score }) => [label, `${(100 * score).toFixed(1)} %`]);
+
+    /** Boxes as they are drawn: left, top, right, bottom in pixels of the picture, the best one first. */
+    const drawn = (page) =>
+      page.locator("#boxes rect").evaluateAll((rects) =>
+        rects
+          .map((rect) => ["x", "y", "width", "height"].map((key) => Number(rect.getAttribute(key))))
+          .map(([x, y, width, height]) => [x, y, x + width, y + height])
+          .reverse(),
+      );
+
+    async function isFound(page, name, activations = ["int8", "float32"]) {
+      for (const id of activations) {
+        const expected = rows(name, id);
+        await page.waitForFunction(
+          ([id, labels]) =>
+            !document.getElementById(id).hidden &&
+            JSON.stringify([...document.querySelectorAll(`#${id} .classes bdi`)].map((name) => name.textContent)) === labels,
+          [id, JSON.stringify(expected.map(([label]) => label))],
+        );
+        // The last digit of a percentage may be rounded otherwise.
+        (await shown(page, id)).forEach(([, share], place) => {
+          assert.ok(Math.abs(parseFloat(share) - parseFloat(expected[place][1])) < 0.15, `${share} ${expected[place][1]}`);
+        });
+      }
+      const expected = sure(name, activations[0]).map(({ box }) => box);
+      const boxes = await drawn(page);
+      assert.equal(boxes.length, expected.length);
+      const most = 1e-3 * Math.max(detections[name].width, detections[name].height);
+      boxes.flat().forEach((value, i) => assert.ok(Math.abs(value - expected.flat()[i]) < most));
+    }
+
+    async function openDetector() {
+      const page = await open();
+      await ready(page);
+      await give(page, "detector/retinanet.sterna", "model-input");
+      await ready(page, "retinanet.sterna");
+      return page;
+    }
+
+    test("draws boxes around what is in a picture that is dropped, and lists them", async () => {
+      const page = await openDetector();
+      await drop(page, "detector/wide.png");
+      await isFound(page, "wide");
+      assert.match(await page.locator("#comparison").innerText(), /^Both find 20 objects\. With float32 activations it takes/);
+      const first = page.locator("#int8 .classes li").first();
+      assert.match(await first.locator(".place").textContent(), /^from \d+, \d+ to \d+, \d+$/);
+      assert.equal(await page.locator("#boxes b").count(), 0);
+      assert.match(await page.locator("#boxes").textContent(), /<b>cat<\/b>/);
+    });
+
+    test("puts boxes where the picture is, whatever its shape", async () => {
+      const page = await openDetector();
+      for (const name of ["tall", "odd"]) {
+        await give(page, `detector/${name}.png`);
+        await isFound(page, name);
+        // What is drawn from corner to corner of the picture lies on it.
+        const [canvas, ratio] = await page.evaluate(() => {
+          const { left, top, width, height } = document.getElementById("preview").getBoundingClientRect();
+          return [[left, top, width, height], document.getElementById("preview").width];
+        });
+        const matrix = await page.evaluate(() => {
+          const { a, d, e, f } = document.getElementById("boxes").getScreenCTM();
+          return [a, d, e, f];
+        });
+        const { width, height } = detections[name];
+        const scale = Math.min(canvas[2] / width, canvas[3] / height);
+        assert.equal(ratio, width);
+        const expected = [
+          scale, scale, canvas[0] + (canvas[2] - scale * width) / 2, canvas[1] + (canvas[3] - scale * height) / 2,
+        ]; // prettier-ignore
+        matrix.forEach((value, i) => assert.ok(Math.abs(value - expected[i]) < 0.51, `${matrix} ${expected}`));
+      }
+    });
+
+    test("takes its boxes away with the network, and with the picture", async () => {
+      const page = await openDetector();
+      await give(page, "detector/wide.png");
+      await isFound(page, "wide");
+      await give(page, "network.sterna", "model-input");
+      await ready(page);
+      await page.locator("#boxes").waitFor({ state: "hidden" });
+      assert.deepEqual(await drawn(page), []);
+      assert.equal(await page.locator("#int8 .classes li").count(), 5);
+    });
+
+    test("finds things in what the camera sees", async () => {
+      const page = await open({ permissions: ["camera"] });
+      await ready(page);
+      await give(page, "detector/retinanet.sterna", "model-input");
+      await ready(page, "retinanet.sterna");
+      await page.locator("#camera").click();
+      await page.locator("#int8 .milliseconds").filter({ hasText: "ms" }).waitFor();
+      const viewBox = await page.locator("#boxes").getAttribute("viewBox");
+      const size = await page.locator("#video").evaluate((video) => `0 0 ${video.videoWidth} ${video.videoHeight}`);
+      assert.equal(viewBox, size);
+      await page.locator("#camera").click();
+      assert.deepEqual(await drawn(page), []);
+    });
+
+    test("can be looked at on a desk and on a telephone", async () => {
+      const page = await openDetector();
+      await give(page, "detector/wide.png");
+      await isFound(page, "wide");
+      for (const [name, width, height] of [["detector-desk", 1280, 1100], ["detector-telephone", 390, 844]]) {
+        await page.setViewportSize({ width, height });
+        assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= width);
+        await photograph(page, name);
+      }
+    });
+  });
+
   test("tells what is wrong with a file, and goes on with the one before", async () => {
     const page = await open();
     await ready(page);
     for (const [name, expected] of [
       ["damaged.sterna", /checksum/],
       ["broken.png", /not.*sterna|magic|truncated/i],
-      ["detector.sterna", /classif.*detection/],
+      ["detector.sterna", /does not say how its boxes are found/],
+      ["masks.sterna", /classifiers and RetinaNets.*instance-segmentation.*sterna run/],
       ["graphless.sterna", /no graph/],
     ]) {
       await give(page, name, "model-input");
@@ -407,11 +542,7 @@ describe("the page", { skip }, () => {
         const bar = page.locator(".classes .bar").first();
         assert.match(await bar.evaluate((element) => getComputedStyle(element).transitionProperty), /none|all/);
         assert.ok((await contrast(page)) >= 4.5);
-        if (process.env.SCREENSHOTS) {
-          // From where npm was called, which itself moves to web/.
-          const path = resolve(process.env.INIT_CWD ?? ".", process.env.SCREENSHOTS, `${width}-${colorScheme}.png`);
-          await page.screenshot({ path, fullPage: true });
-        }
+        await photograph(page, `${width}-${colorScheme}`);
       });
     }
   }

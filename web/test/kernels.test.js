@@ -18,7 +18,7 @@ test("networks of chance give the bits of the reference, in every form of the ke
     const wasi = new WASI({ version: "preview1", args, stdout: openSync(path, "w"), returnOnExit: true });
     const status = wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject()));
     const text = readFileSync(path, "utf8");
-    assert.match(text, /instruction sets: scalar wasm; the best is wasm/);
+    assert.match(text, /kernels: scalar, wasm, emulated tiles, the best are wasm/);
     assert.equal(status, 0, text);
   } finally {
     rmSync(folder, { recursive: true });

@@ -58,15 +58,11 @@ inline void dense_piece(const Packed* x, std::uint32_t count, const void* weight
 }
 #else
 inline constexpr std::uint32_t kDenseTaps = 2;
-struct Packed {
-    Shorts part[4];
-};
+using Packed = WidePairs;
 
 inline Packed pack(const std::uint8_t* input, const std::int32_t* at) {
-    const Interleaved a = widen_bytes(load<std::uint8_t, kVectorBytes>(input + at[0]));
-    const Interleaved b = widen_bytes(load<std::uint8_t, kVectorBytes>(input + at[1]));
-    const Interleaved low = interleave(a.low, b.low), high = interleave(a.high, b.high);
-    return {{low.low, low.high, high.low, high.high}};
+    return interleave_wide(load<std::uint8_t, kVectorBytes>(input + at[0]),
+                           load<std::uint8_t, kVectorBytes>(input + at[1]));
 }
 
 // Two parts at a time, so that the sums of a block fit the registers.
@@ -77,9 +73,14 @@ inline void dense_piece(const Packed* x, std::uint32_t count, const void* weight
         Ints low[kFiltersPerBlock] = {((void)F, Ints{})...};
         Ints high[kFiltersPerBlock] = {((void)F, Ints{})...};
         const std::int16_t* pair = static_cast<const std::int16_t*>(weights);
-        for (std::uint32_t i = 0; i < count; ++i, pair += 2 * kFiltersPerBlock) {
-            ((low[F] = multiply_add_pairs(x[i].part[p], broadcast_pair(pair + 2 * F), low[F])), ...);
-            ((high[F] = multiply_add_pairs(x[i].part[p + 1], broadcast_pair(pair + 2 * F), high[F])), ...);
+        const Shorts* at = x->part + p;
+        for (std::uint32_t i = 0; i < count; ++i, pair += 2 * kFiltersPerBlock, at += 4) {
+            kept(pair);
+            kept(at);
+            const Shorts a = at[0], b = at[1];
+            const Shorts w[] = {broadcast_pair(pair + 2 * F)...};
+            ((low[F] = multiply_add_pairs(a, w[F], low[F])), ...);
+            ((high[F] = multiply_add_pairs(b, w[F], high[F])), ...);
         }
         ((sums[F * kDensePieces].part[p] = low[F], sums[F * kDensePieces].part[p + 1] = high[F]), ...);
     }

@@ -49,14 +49,10 @@ inline Quarters depthwise_sums(const DepthwiseConv& conv, const std::uint8_t* in
         static_cast<const std::int16_t*>(conv.weights) + std::size_t{filter} * conv.taps;
     Quarters total = {};
     for (std::uint32_t tap = 0; tap < conv.taps; tap += 2) {
-        const Interleaved a = widen_bytes(load<std::uint8_t, kVectorBytes>(input + conv.offsets[tap]));
-        const Interleaved b = widen_bytes(load<std::uint8_t, kVectorBytes>(input + conv.offsets[tap + 1]));
-        const Interleaved low = interleave(a.low, b.low), high = interleave(a.high, b.high);
+        const WidePairs x = interleave_wide(load<std::uint8_t, kVectorBytes>(input + conv.offsets[tap]),
+                                            load<std::uint8_t, kVectorBytes>(input + conv.offsets[tap + 1]));
         const Shorts w = broadcast_pair(weights + tap);
-        total.part[0] = multiply_add_pairs(low.low, w, total.part[0]);
-        total.part[1] = multiply_add_pairs(low.high, w, total.part[1]);
-        total.part[2] = multiply_add_pairs(high.low, w, total.part[2]);
-        total.part[3] = multiply_add_pairs(high.high, w, total.part[3]);
+        for (std::size_t p = 0; p < 4; ++p) total.part[p] = multiply_add_pairs(x.part[p], w, total.part[p]);
     }
     return total;
 }

@@ -48,7 +48,7 @@ _SILENT_SECONDS = 60.0
 
 
 def serve(
-    file: Annotated[Path, typer.Argument(metavar="FILE.sterna", help="A classifier with a graph.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.sterna", help="A classifier or a RetinaNet with a graph.")],
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="Port to listen to; 0 is any free one.")
     ] = 8000,
@@ -62,10 +62,10 @@ def serve(
 ) -> None:
     """Run a .sterna file in the browser.
 
-    Serves a page that classifies pictures and what the camera sees, with
-    this network: in the browser itself, so that no picture leaves it. Only
-    this machine can see the page, unless --host says otherwise. Cameras
-    need a page of this machine, or https.
+    Serves a page that classifies pictures and what the camera sees, or
+    finds objects in them, with this network: in the browser itself, so
+    that no picture leaves it. Only this machine can see the page, unless
+    --host says otherwise. Cameras need a page of this machine, or https.
 
     Ctrl-C ends it.
 
@@ -124,7 +124,7 @@ def read_site(page: Path, model: Path) -> Site:
     Raises:
         ConfigError: the page is not built.
         FormatError: the model is damaged, or no ``.sterna`` file.
-        DataError: it is no classifier with a graph.
+        DataError: it is no classifier and no RetinaNet with a graph.
     """
     if not (page / "index.html").is_file():
         raise ConfigError(f"the page is not in {page}: build it with  make web  in a checkout of Sterna")
@@ -148,15 +148,32 @@ def _read_model(path: Path) -> bytes:
     stored = SternaFile.open(path, whole_checksum=True)
     try:
         task = pictures.read_task(stored.metadata)
-        if task != pictures.CLASSIFICATION:
-            raise DataError(f"the page runs classifiers only, this is for {task}")
         pictures.read_labels(stored.metadata)
-        pictures.Preprocessing.from_metadata(stored.metadata)
-        if not any(graph.name == "" for graph in stored.graphs):
+        if task == pictures.CLASSIFICATION:
+            pictures.Preprocessing.from_metadata(stored.metadata)
+        elif task == pictures.DETECTION:
+            _check_detector(stored.metadata)
+        else:
+            raise DataError(f"the page runs classifiers and RetinaNets, this is for {task}: `sterna run` draws masks")
+        wanted = "" if task == pictures.CLASSIFICATION else "backbone"
+        if not any(graph.name == wanted for graph in stored.graphs):
             raise DataError("it holds no graph, so that only PyTorch can run it; `sterna compress` writes graphs")
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return bytes(stored.data)
+
+
+def _check_detector(metadata: Mapping[str, Any]) -> None:
+    from sterna import pictures
+
+    detector = metadata.get("detector")
+    if detector is None:
+        raise DataError(
+            "the page runs classifiers and RetinaNets, and this does not say how its boxes are found: "
+            "`sterna calibrate` adds that to older RetinaNets, `sterna run` draws what other detectors find"
+        )
+    if not isinstance(detector, dict) or detector.get("kind") != "retinanet":
+        raise pictures.malformed("detector", "an object of the kind retinanet", detector)
 
 
 class Server(ThreadingMixIn, TCPServer):

@@ -17,6 +17,7 @@ from sterna.config import Recipe
 from sterna.container import read, save, write_whole
 from sterna.conversion import convert, convert_as_is
 from sterna.data import DataSplits
+from sterna.detector_metadata import describe_detector
 from sterna.errors import SternaError
 from sterna.graph import Graph
 from sterna.ternary_model import TernaryModel
@@ -93,6 +94,8 @@ class Recorder:
             "metrics": file_metrics(metrics, split),
             "source_sha256": self.source_sha256,
         }
+        if recipe.task != "classification" and (detector := describe_detector(model)) is not None:
+            metadata["detector"] = detector
         if recipe.model.license is not None:
             metadata["license"] = recipe.model.license
         storage = recipe.storage
