@@ -113,6 +113,26 @@ class TestPhases:
         signs = torch.cat([sign.flatten() for sign in layer_signs(model).values()])
         assert int((signs == 0).sum()) == round(0.75 * signs.numel())
 
+    def test_an_important_layer_keeps_more_of_its_weights(self) -> None:
+        plain = {row.name: row.sparsity for row in layer_statistics(ternary_net(sparsity=0.8))}
+        model = ternary_net(TernaryConfig(importance={"*": 1.5, "8": 3.0}), sparsity=0.8)
+        rows = {row.name: row.sparsity for row in layer_statistics(model)}
+        assert rows["8"] < plain["8"]
+        assert rows["3"] > plain["3"]
+
+    def test_of_several_patterns_the_last_one_that_matches_counts(self) -> None:
+        layers = ternary_layers(prepare(small_net(), TernaryConfig(importance={"8": 9.0, "*": 1.5, "3": 2.0})))
+        assert {name: layer.importance for name, layer in layers.items()} == {"3": 2.0, "8": 1.5}
+
+    def test_importance_of_no_ternary_layer_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"ternary\.importance: pattern '0' matches no ternary layer"):
+            prepare(small_net(), TernaryConfig(importance={"0": 2.0}))
+
+    @pytest.mark.parametrize("options", [{"allocation": "layer"}, {"threshold": "optimal"}])
+    def test_importance_needs_one_threshold_for_all_layers(self, options: dict[str, str]) -> None:
+        with pytest.raises(ValueError, match="importance needs allocation 'global' and threshold 'ratio'"):
+            TernaryConfig.model_validate({"importance": {"8": 2.0}, **options})
+
     def test_optimal_thresholds_ignore_the_ratio(self) -> None:
         model = ternary_net(TernaryConfig(threshold="optimal"), sparsity=0.99)
         assert 0.3 < layer_statistics(model)[0].sparsity < 0.7

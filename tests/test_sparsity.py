@@ -65,6 +65,27 @@ def test_global_masks_keep_more_zeros_where_tails_are_heavy() -> None:
     assert masks["flat"].sum() > masks["heavy"].sum()
 
 
+@given(sparsity=st.floats(0.3, 0.9), factor=st.floats(1.1, 5.0), seed=st.integers(0, 100))
+@settings(max_examples=40, deadline=None)
+def test_an_important_layer_keeps_more_weights_and_the_count_over_all_stays(
+    sparsity: float, factor: float, seed: int
+) -> None:
+    tensors = weights(seed)
+    plain, masks = global_masks(tensors, sparsity), global_masks(tensors, sparsity, {"head": factor})
+    assert masks["head"].sum() > plain["head"].sum()
+    assert all((masks[name] <= plain[name]).all() for name in ("narrow", "wide"))
+    assert sum(mask.sum() for mask in masks.values()) == sum(mask.sum() for mask in plain.values())
+
+
+def test_importance_multiplies_the_normalised_magnitudes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"a": torch.randn(1000, generator=generator), "b": torch.randn(1000, generator=generator)}
+    masks = global_masks(tensors, 0.8, {"a": 2.0})
+    relative = {name: tensor.abs() / tensor.square().mean().sqrt() for name, tensor in tensors.items()}
+    border = {name: float(relative[name][~mask].max()) for name, mask in masks.items()}
+    assert border["b"] == pytest.approx(2.0 * border["a"], rel=0.01)
+
+
 def test_a_layer_never_loses_its_last_weight() -> None:
     even = torch.full((100,), 1.0)
     even[3] = 1.01

@@ -100,6 +100,18 @@ def test_trits_are_what_the_masks_choose_at_the_same_zeros(
     assert all(layer.current_phase == "ternary" for layer in ternary_layers(model).values())
 
 
+def test_importance_moves_zeros_between_layers_and_trits_stay_what_the_masks_choose(model: nn.Module) -> None:
+    plain = prepare(deepcopy(model))
+    reconstruct(plain, whole(images()), 0.7, CONFIG)
+    name = list(ternary_layers(plain))[-1]
+    prepare(model, TernaryConfig(importance={name: 2.0}))
+    reconstruct(model, whole(images()), 0.7, CONFIG)
+    before = layer_signs(model)
+    assert before[name].count_nonzero() > layer_signs(plain)[name].count_nonzero()
+    update_masks(model, 0.7)
+    assert all(torch.equal(signs, before[layer]) for layer, signs in layer_signs(model).items())
+
+
 @pytest.mark.parametrize("group", ["filter", "layer"])
 def test_outputs_are_nearer_than_with_the_largest_weights(model: nn.Module, group: str) -> None:
     wanted = outputs_of(model)

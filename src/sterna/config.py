@@ -105,6 +105,11 @@ class TernaryConfig(_Frozen):
     allocation: Literal["layer", "global"] = Field(
         default="global", description="the same fraction in every layer, or one threshold on RMS-normalised weights"
     )
+    importance: dict[str, Positive] = Field(
+        default={},
+        description="by pattern, with allocation 'global': factors on the normalised weights of layers, so that those "
+        "above 1 keep more of them; where several patterns match, the last one counts",
+    )
     group: Literal["filter", "layer"] = Field(default="filter", description="weights that share one scale")
     scale: Literal["unit", "norm", "least-squares", "learned"] = "least-squares"
     gradient: Literal["straight-through", "scaled", "sphere-masked", "sphere"] = Field(
@@ -128,6 +133,14 @@ class TernaryConfig(_Frozen):
     def _size_decides_zeros(self) -> Self:
         if self.target_size is not None and self.threshold == "optimal":
             raise ValueError("target_size needs threshold 'ratio': 'optimal' chooses the zeros by itself")
+        return self
+
+    @model_validator(mode="after")
+    def _importance_needs_one_threshold(self) -> Self:
+        if self.importance and (self.allocation != "global" or self.threshold != "ratio"):
+            raise ValueError(
+                "importance needs allocation 'global' and threshold 'ratio': it moves zeros between layers"
+            )
         return self
 
 

@@ -83,7 +83,17 @@ def select_layers(model: nn.Module, config: TernaryConfig) -> list[str]:
     ]
     if not chosen:
         raise ConfigError(f"ternary: no layer is selected out of {_shortened(layers)}")
+    for pattern in config.importance:
+        if not any(fnmatchcase(name, pattern) for name in chosen):
+            raise ConfigError(
+                f"ternary.importance: pattern {pattern!r} matches no ternary layer of the model, "
+                f"which has {_shortened(chosen)}"
+            )
     return chosen
+
+
+def _importance(name: str, config: TernaryConfig) -> float:
+    return next((i for pattern, i in reversed(config.importance.items()) if fnmatchcase(name, pattern)), 1.0)
 
 
 def prepare(model: nn.Module, config: TernaryConfig | None = None) -> nn.Module:
@@ -113,7 +123,9 @@ def prepare(model: nn.Module, config: TernaryConfig | None = None) -> nn.Module:
             raise ConfigError(f"layer {name!r} has no weight tensor")
         # Nothing after a layer without batch norm would restore the length of its filters.
         scale: ternary.ScaleMode = "norm" if config.scale == "unit" and name not in followed else config.scale
-        parametrize.register_parametrization(layer, "weight", PTQ(weight.detach(), config, scale))
+        parametrize.register_parametrization(
+            layer, "weight", PTQ(weight.detach(), config, scale, _importance(name, config))
+        )
     return model
 
 
@@ -190,12 +202,13 @@ def choose_masks(model: nn.Module, sparsity: float) -> dict[str, Tensor]:
     weights = latent_weights(model)
     if not weights:
         raise NotTernaryError("the model has no ternary layers: call sterna.prepare first")
-    config = next(iter(ternary_layers(model).values())).config
+    layers = ternary_layers(model)
+    config = next(iter(layers.values())).config
     if config.threshold == "optimal":
         return masks_of.optimal_masks(weights)
     if config.allocation == "layer":
         return masks_of.layer_masks(weights, sparsity)
-    return masks_of.global_masks(weights, sparsity)
+    return masks_of.global_masks(weights, sparsity, {name: layer.importance for name, layer in layers.items()})
 
 
 @torch.no_grad()

@@ -46,8 +46,10 @@ def layer_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Ten
     }
 
 
-def global_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """One threshold for all layers, on magnitudes divided by the root mean square of their layer.
+def global_masks(
+    weights: Mapping[str, Tensor], sparsity: float, importance: Mapping[str, float] | None = None
+) -> dict[str, Tensor]:
+    """One threshold ``T`` for all layers: a weight survives if ``i |w| / rms(w) > T``, ``i`` its layer's importance.
 
     Layers with heavy tails keep more zeros, layers whose weights are alike keep fewer; the total is exact to one
     weight. The division makes layers of different scale comparable.
@@ -55,6 +57,7 @@ def global_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Te
     Args:
         weights: latent weights by layer name, any shapes.
         sparsity: fraction of zeros over all layers together, in ``[0, 1)``.
+        importance: positive factors by layer name; 1 where there is none.
 
     Returns:
         bool masks by layer name; true survives. A layer always keeps its largest weight.
@@ -65,10 +68,11 @@ def global_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Te
     if not weights:
         raise ConfigError("global masks need at least one layer, got none")
     magnitudes = []
-    for weight in weights.values():
+    importance = importance if importance is not None else {}
+    for name, weight in weights.items():
         magnitude = weight.detach().abs().flatten()
         rms = magnitude.square().mean().sqrt().clamp(min=torch.finfo(magnitude.dtype).tiny)
-        magnitudes.append(magnitude.div_(rms))
+        magnitudes.append(magnitude.div_(rms / importance.get(name, 1.0)))
     sizes = [magnitude.numel() for magnitude in magnitudes]
     flat_mask = top_k_mask(torch.cat(magnitudes), kept_count(sum(sizes), sparsity))
     masks = {}

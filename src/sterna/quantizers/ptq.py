@@ -108,14 +108,22 @@ class PTQ(nn.Module):
         weight: the latent weight as it is when the parametrization is made.
         config: options of the method.
         scale: overrides ``config.scale`` (a layer without batch norm cannot be on the unit sphere).
+        importance: of the layer where one threshold serves all (:func:`sterna.sparsity.global_masks`).
     """
 
     threshold: Tensor
     phase: Tensor
 
-    def __init__(self, weight: Tensor, config: TernaryConfig, scale: ternary.ScaleMode | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        config: TernaryConfig,
+        scale: ternary.ScaleMode | None = None,
+        importance: float = 1.0,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.importance = importance
         self.group: ternary.Group = config.group
         self.scale: ternary.ScaleMode = scale if scale is not None else config.scale
         self.register_buffer("threshold", weight.new_zeros(()))

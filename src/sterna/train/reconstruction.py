@@ -320,7 +320,10 @@ def _signs(values: Tensor) -> Tensor:
 
 
 def _borders(network: nn.Module, sparsity: float) -> dict[str, float]:
-    """The thresholds of plain rounding, in root mean squares of the layer; one number for all if it is a global one."""
+    """The thresholds of plain rounding, in root mean squares of the layer.
+
+    Where one threshold serves all layers, they differ by the importance of a layer alone.
+    """
     borders: dict[str, float] = {}
     masks, weights = choose_masks(network, sparsity), latent_weights(network)
     for name, mask in masks.items():
@@ -328,8 +331,10 @@ def _borders(network: nn.Module, sparsity: float) -> dict[str, float]:
         outside = magnitude.masked_select(~mask)
         rms = magnitude.square().mean().sqrt().clamp(min=_TINY)
         borders[name] = float(outside.max() / rms) if outside.numel() else 0.0
-    if next(iter(ternary_layers(network).values())).config.allocation == "global":
-        return dict.fromkeys(borders, max(borders.values()))
+    layers = ternary_layers(network)
+    if next(iter(layers.values())).config.allocation == "global":
+        common = max(border * layers[name].importance for name, border in borders.items())
+        return {name: common / layers[name].importance for name in borders}
     return borders
 
 
