@@ -201,6 +201,11 @@ class ReconstructionConfig(_Frozen):
         description="training images from which the inputs of each layer are learnt; where there are fewer, they come "
         "again, augmented in another way",
     )
+    places: Count = Field(
+        default=64,
+        description="outputs of a convolution that are looked at in each image; fewer take less time, and where there "
+        "are many images they tell as much",
+    )
     damping: Positive = Field(
         default=0.01, description="pull to the weights as they were, in mean squares of an input; more for fewer images"
     )

@@ -19,8 +19,6 @@ from sterna.data.randomness import random_words
 from sterna.errors import SternaError
 from sterna.train.compensated_rounding import Moments
 
-# Outputs of a convolution that count, of each image: neighbours tell nearly the same.
-_POSITIONS = 64
 _POSITION_STREAM = 0x7265636F
 # Square of a batch norm's slope, as a part of the mean, below which a channel counts as closed.
 _CLOSED = 0.01
@@ -103,24 +101,28 @@ def gather(
     inputs_before: Iterable[Tensor],
     missing: Missing | None,
     seed: int,
+    places: int,
 ) -> Sums:
-    """Sums over inputs of a layer, outputs (without bias) that it gave before with this weight, and those wanted."""
+    """Sums over inputs of a layer, outputs (without bias) that it gave before with this weight, and those wanted.
+
+    Of a convolution, at so many places of each image: neighbours tell nearly the same.
+    """
     sums = Sums()
     for number, (x, x_before) in enumerate(zip(inputs, inputs_before, strict=True)):
-        chosen = _places(layer, x, seed, number)
+        chosen = _places(layer, x, seed, number, places)
         outputs = _inputs_at(layer, x_before.float(), chosen) @ weight.T
         wanted = outputs if missing is None else outputs + missing.at(number, chosen)
         sums.add(_inputs_at(layer, x.float(), chosen), outputs, wanted)
     return sums
 
 
-def _places(layer: nn.Module, x: Tensor, seed: int, batch: int) -> Tensor | None:
+def _places(layer: nn.Module, x: Tensor, seed: int, batch: int, count: int) -> Tensor | None:
     """Outputs of a convolution that are looked at in a batch, by their numbers in a plane; nothing for other layers."""
     if not isinstance(layer, nn.Conv2d):
         return None
     height, width = _output_size(layer, x)
     words = random_words(seed, batch, _POSITION_STREAM, np.arange(height * width))
-    return torch.from_numpy(words.argsort(kind="stable")[:_POSITIONS].copy()).to(x.device)
+    return torch.from_numpy(words.argsort(kind="stable")[:count].copy()).to(x.device)
 
 
 def output_shape(layer: nn.Module, x: Tensor) -> tuple[int, ...]:

@@ -178,7 +178,7 @@ class _Walk:
         inputs, inputs_before = list(now.inputs_of(name)), list(before.inputs_of(name))
         behind = (norm_name or full).removeprefix(prefix)
         missing = Missing.of(now.added_to(behind), before.added_to(behind), norm, output_shape(layer, inputs[0]))
-        sums = gather(layer, latent.flatten(1), inputs, inputs_before, missing, self._seed)
+        sums = gather(layer, latent.flatten(1), inputs, inputs_before, missing, self._seed, self._config.places)
         count, border = self._counts[full], self._borders[full]
         _solve(layer, self._layers[full], latent, norm, sums, count, border, self._config)
         self._layers[full].set_phase("ternary", latent)
