@@ -20,6 +20,9 @@ from sterna.errors import SternaError
 from sterna.train.compensated_rounding import Moments
 
 _POSITION_STREAM = 0x7265636F
+# Samples that are multiplied at a time, and columns of the product: only its upper triangle is computed.
+_SAMPLES = 4096
+_COLUMNS = 1024
 # Square of a batch norm's slope, as a part of the mean, below which a channel counts as closed.
 _CLOSED = 0.01
 _TINY = 1e-12
@@ -30,7 +33,7 @@ class Sums:
     """Sums over the inputs ``x``, the outputs before ``y`` and the wanted outputs ``z`` of a layer."""
 
     count: int = 0
-    inputs: Tensor = field(default_factory=lambda: torch.zeros(()))
+    upper: Tensor = field(default_factory=lambda: torch.zeros(()))
     outputs: Tensor = field(default_factory=lambda: torch.zeros(()))
     input_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
     wanted_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -40,7 +43,11 @@ class Sums:
     def add(self, x: Tensor, y: Tensor, z: Tensor) -> None:
         """Count samples: ``x`` ``(n, k)``, ``y`` and ``z`` ``(n, rows)``, float32."""
         self.count += len(x)
-        self.inputs = self.inputs + (x.T @ x).double()
+        width = x.shape[1]
+        if self.upper.ndim == 0:
+            self.upper = torch.zeros(width, width, dtype=torch.float64, device=x.device)
+        for start in range(0, width, _COLUMNS):
+            self.upper[start : start + _COLUMNS, start:].add_(x[:, start : start + _COLUMNS].T @ x[:, start:])
         self.outputs = self.outputs + (z.T @ x).double()
         self.input_sum = self.input_sum + x.double().sum(0)
         self.wanted_sum = self.wanted_sum + z.double().sum(0)
@@ -49,7 +56,9 @@ class Sums:
 
     def moments(self, centred: bool) -> Moments:
         """Means of products, about the means if the layer has a free bias."""
-        inputs, outputs = self.inputs / self.count, self.outputs / self.count
+        inputs = self.upper.triu() / self.count
+        inputs = inputs + inputs.triu(1).T
+        outputs = self.outputs / self.count
         if centred:
             x, z = self.input_sum / self.count, self.wanted_sum / self.count
             inputs, outputs = inputs - torch.outer(x, x), outputs - torch.outer(z, x)
@@ -108,11 +117,17 @@ def gather(
     Of a convolution, at so many places of each image: neighbours tell nearly the same.
     """
     sums = Sums()
+    waiting: list[tuple[Tensor, Tensor, Tensor]] = []
     for number, (x, x_before) in enumerate(zip(inputs, inputs_before, strict=True)):
         chosen = _places(layer, x, seed, number, places)
         outputs = _inputs_at(layer, x_before.float(), chosen) @ weight.T
         wanted = outputs if missing is None else outputs + missing.at(number, chosen)
-        sums.add(_inputs_at(layer, x.float(), chosen), outputs, wanted)
+        waiting.append((_inputs_at(layer, x.float(), chosen), outputs, wanted))
+        if sum(len(samples) for samples, _, _ in waiting) >= _SAMPLES:
+            sums.add(*(torch.cat(part) for part in zip(*waiting, strict=True)))
+            waiting = []
+    if waiting:
+        sums.add(*(torch.cat(part) for part in zip(*waiting, strict=True)))
     return sums
 
 
