@@ -86,6 +86,7 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
     Planes residual;
     Epilogue epilogue;
     epilogue.activation = step.activation;
+    epilogue.is_bounded = step.is_bounded;
     if (!step.conv.scale.empty()) epilogue.scale = step.conv.scale.data();
     if (!step.conv.shift.empty()) epilogue.shift = step.conv.shift.data();
     if (step.residual != kNothing) {

@@ -337,6 +337,10 @@ class Planner {
                 step.split_shape = split_shape(request, reach);
             }
             if (phases == nullptr || group.residual == kNothing) finish_group(group, step);
+            const Levels* const residual = step.residual == kNothing ? nullptr : &plan_.places_[step.residual].levels;
+            // Of bytes of which 128 may have to be taken away.
+            const double most = 2.0 * kLargestByte * static_cast<double>(largest * weights.width);
+            step.is_bounded = is_bounded(step.conv, most, plan_.places_[output].levels, residual);
             return step;
         };
         plan_.steps_.push_back(make(options_.is_tuned ? ConvMethod::kLists : options_.method));

@@ -120,6 +120,7 @@ struct Step {
     std::uint32_t channel_begin = 0;  // of the output: for pieces of a concatenation
     std::uint32_t units = 0;          // pieces of work: channels, or blocks of filters
     Activation activation = Activation::kNone;
+    bool is_bounded = false;  // as in Epilogue
     std::uint32_t form = 0;  // of the sparse convolution
     Pool pool = Pool::kMax;
     PoolShape pool_shape;

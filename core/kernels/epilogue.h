@@ -160,15 +160,24 @@ inline void from_floats(const Planes& planes, std::size_t at, const float* y, st
 enum class Layout : std::uint8_t { kPlain, kTransposed, kInOrder };
 
 // Vector `v` of sums: of pairs of bytes, or in 32 bits.
-template <Layout kLayout>
-inline Quarters load_sums(const Shorts* sums, std::size_t v) {
-    static_assert(kLayout == Layout::kTransposed);
-    return widen_pair_sums(sums[2 * v], sums[2 * v + 1]);
-}
-template <Layout>
-inline Quarters load_sums(const Ints* sums, std::size_t v) {
-    return {{sums[4 * v], sums[4 * v + 1], sums[4 * v + 2], sums[4 * v + 3]}};
-}
+struct PairSums {
+    const Shorts* sums;
+    Quarters operator()(std::size_t v) const { return widen_pair_sums(sums[2 * v], sums[2 * v + 1]); }
+    // The first two parts times 2^16, which spares a shift.
+    Quarters raised(std::size_t v) const {
+        const Ints first = (Ints)sums[2 * v], second = (Ints)sums[2 * v + 1];
+        return {{first << 16, second << 16, first >> 16, second >> 16}};
+    }
+    static constexpr float kRaised = 65536.0f;
+};
+struct IntSums {
+    const Ints* sums;
+    Quarters operator()(std::size_t v) const {
+        return {{sums[4 * v], sums[4 * v + 1], sums[4 * v + 2], sums[4 * v + 3]}};
+    }
+    Quarters raised(std::size_t v) const { return (*this)(v); }
+    static constexpr float kRaised = 1.0f;
+};
 
 template <Layout kLayout>
 inline Bytes ordered(Bytes x) {
@@ -180,11 +189,12 @@ inline Bytes ordered(Bytes x) {
 }
 
 // Sums of bytes to levels, `vectors` times as many as a vector has bytes.
-template <Layout kLayout, bool kHasResidual, bool kHasActivation, class Sum>
-inline void finish_levels_as(const Sum* sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
+template <Layout kLayout, bool kHasResidual, bool kHasActivation, bool kIsBounded, class Sums>
+inline void finish_levels_as(const Sums& sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
                              std::uint32_t channel, std::size_t flat, const Planes& output) {
     const Floats none{};
     const Floats scale = none + epilogue.scale[channel], shift = none + epilogue.shift[channel];
+    const Floats first_scale = kIsBounded ? scale * (1.0f / Sums::kRaised) : scale;
     const Floats inverse_step = none + output.levels.inverse_step, highest = none + output.levels.highest;
     const auto lowest = static_cast<std::int32_t>(output.levels.lowest);
     const std::int32_t zero = output.levels.zero;
@@ -200,12 +210,12 @@ inline void finish_levels_as(const Sum* sums, std::size_t vectors, std::int32_t 
         residual_zero = planes.levels.zero;
     }
     for (std::size_t v = 0; v < vectors; ++v) {
-        Quarters acc = load_sums<kLayout>(sums, v);
+        Quarters acc = kIsBounded ? sums.raised(v) : sums(v);
         if (excess != 0) {
             for (Ints& part : acc.part) part -= excess;
         }
         Floats y[4];
-        for (std::size_t p = 0; p < 4; ++p) y[p] = to_floats(acc.part[p]) * scale + shift;
+        for (std::size_t p = 0; p < 4; ++p) y[p] = to_floats(acc.part[p]) * (p < 2 ? first_scale : scale) + shift;
         if constexpr (kHasResidual) {
             const Quarters x =
                 quarters(ordered<kLayout>(load<std::uint8_t, kVectorBytes>(residual + v * kVectorBytes)));
@@ -214,26 +224,41 @@ inline void finish_levels_as(const Sum* sums, std::size_t vectors, std::int32_t 
         if constexpr (kHasActivation) {
             for (Floats& part : y) part = activated(part, activation);
         }
+        for (Floats& part : y) part = part * inverse_step;
         // What is no number stays so, and becomes the lowest level.
-        for (Floats& part : y) part = smaller(highest, part * inverse_step);
+        if constexpr (!kIsBounded) {
+            for (Floats& part : y) part = smaller(highest, part);
+        }
         store(to + v * kVectorBytes, ordered<kLayout>(round_quarters(y, lowest, zero)));
     }
 }
 
-template <Layout kLayout, class Sum>
-inline void finish_levels(const Sum* sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
+template <Layout kLayout, class Sums>
+inline void finish_levels(const Sums& sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
                           std::uint32_t channel, std::size_t flat, const Planes& output) {
+    const auto finish_as = [&](auto has_residual, auto has_activation, auto is_bounded) {
+        finish_levels_as<kLayout, has_residual.value, has_activation.value, is_bounded.value>(
+            sums, vectors, excess, epilogue, channel, flat, output);
+    };
+    constexpr std::true_type kYes;
+    constexpr std::false_type kNo;
     const bool has_activation = epilogue.activation != Activation::kNone;
-    if (epilogue.residual == nullptr) {
-        if (has_activation) {
-            finish_levels_as<kLayout, false, true>(sums, vectors, excess, epilogue, channel, flat, output);
+    if (kRoundsAnything && epilogue.is_bounded && !has_activation) {
+        if (epilogue.residual == nullptr) {
+            finish_as(kNo, kNo, std::bool_constant<kRoundsAnything>());
         } else {
-            finish_levels_as<kLayout, false, false>(sums, vectors, excess, epilogue, channel, flat, output);
+            finish_as(kYes, kNo, std::bool_constant<kRoundsAnything>());
+        }
+    } else if (epilogue.residual == nullptr) {
+        if (has_activation) {
+            finish_as(kNo, kYes, kNo);
+        } else {
+            finish_as(kNo, kNo, kNo);
         }
     } else if (has_activation) {
-        finish_levels_as<kLayout, true, true>(sums, vectors, excess, epilogue, channel, flat, output);
+        finish_as(kYes, kYes, kNo);
     } else {
-        finish_levels_as<kLayout, true, false>(sums, vectors, excess, epilogue, channel, flat, output);
+        finish_as(kYes, kNo, kNo);
     }
 }
 
@@ -312,8 +337,8 @@ inline void finish(const Sum* sums, std::int32_t excess, const Epilogue& epilogu
 }
 
 // A tile of bytes: sums in vectors, as they come out of the registers.
-template <Layout kLayout, std::size_t Vectors, class Sum>
-inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
+template <Layout kLayout, std::size_t Vectors, class Sums>
+inline void finish_tile_of(const Sums& sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
                         std::size_t flat, const Planes& output) {
     if (output.element == Element::kUint8) {
         finish_levels<kLayout>(sums, Vectors, excess, epilogue, channel, flat, output);
@@ -323,7 +348,7 @@ inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& ep
     constexpr std::size_t kCount = Vectors * kVectorBytes;
     alignas(kAlignment) std::int32_t numbers[kCount];
     for (std::size_t v = 0; v < Vectors; ++v) {
-        const Quarters acc = load_sums<kLayout>(sums, v);
+        const Quarters acc = sums(v);
         for (std::size_t p = 0; p < 4; ++p) {
             for (std::size_t i = 0; i < kFloatLanes; ++i) {
                 const std::size_t at = kLayout == Layout::kTransposed ? 4 * i + p
@@ -334,6 +359,12 @@ inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& ep
         }
     }
     finish<kCount>(numbers, excess, epilogue, channel, flat, output);
+}
+
+template <Layout kLayout, std::size_t Vectors>
+inline void finish_tile(const Ints* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
+                        std::size_t flat, const Planes& output) {
+    finish_tile_of<kLayout, Vectors>(IntSums{sums}, excess, epilogue, channel, flat, output);
 }
 
 }  // namespace

@@ -65,6 +65,9 @@ struct Epilogue {
     // Planes like those of the output, or nothing.
     const Planes* residual = nullptr;
     Activation activation = Activation::kNone;
+    // Of bytes to levels: no sum that may be becomes a number whose level would not fit int32, nor is a scale so small
+    // that its numbers lose digits.
+    bool is_bounded = false;
 };
 
 // Offsets of inputs to add, and of inputs to subtract; of bytes at most kMaxTerms each, so that their sum fits int16.

@@ -295,6 +295,13 @@ inline Quarters quarters(Bytes x) {
     return {{(Ints)low.low, (Ints)low.high, (Ints)high.low, (Ints)high.high}};
 }
 
+// Whether `round_quarters` limits from above by itself what is within int32.
+#if defined(__AVX2__)
+inline constexpr bool kRoundsAnything = true;
+#else
+inline constexpr bool kRoundsAnything = false;
+#endif
+
 // Nearest whole numbers, halves to even, of four parts; not less than `lowest`, plus `zero`. Numbers are at most 255,
 // or 127 if `lowest` is negative. What is no number becomes the lowest one.
 inline Bytes round_quarters(const Floats (&x)[4], std::int32_t lowest, std::int32_t zero) {
