@@ -188,78 +188,96 @@ inline Bytes ordered(Bytes x) {
     return x;
 }
 
-// Sums of bytes to levels, `vectors` times as many as a vector has bytes.
-template <Layout kLayout, bool kHasResidual, bool kHasActivation, bool kIsBounded, class Sums>
-inline void finish_levels_as(const Sums& sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
-                             std::uint32_t channel, std::size_t flat, const Planes& output) {
-    const Floats none{};
-    const Floats scale = none + epilogue.scale[channel], shift = none + epilogue.shift[channel];
-    const Floats first_scale = kIsBounded ? scale * (1.0f / Sums::kRaised) : scale;
-    const Floats inverse_step = none + output.levels.inverse_step, highest = none + output.levels.highest;
-    const auto lowest = static_cast<std::int32_t>(output.levels.lowest);
-    const std::int32_t zero = output.levels.zero;
-    const Activation activation = epilogue.activation;
-    std::uint8_t* const to = static_cast<std::uint8_t*>(output.origin) + channel * output.plane_stride + flat;
-    const std::uint8_t* residual = nullptr;
-    Floats residual_step{};
-    std::int32_t residual_zero = 0;
-    if constexpr (kHasResidual) {
-        const Planes& planes = *epilogue.residual;
-        residual = static_cast<const std::uint8_t*>(planes.origin) + channel * planes.plane_stride + flat;
-        residual_step = none + planes.levels.step;
-        residual_zero = planes.levels.zero;
+// Makes levels of the sums of a filter; what that needs is in registers.
+template <Layout kLayout, bool kHasResidual, bool kHasActivation, bool kIsBounded>
+class LevelMaker {
+  public:
+    static constexpr bool kAddsResidual = kHasResidual;
+
+    STERNA_INLINE LevelMaker(const Epilogue& epilogue, std::uint32_t channel, const Planes& output)
+        : scale_(Floats{} + epilogue.scale[channel]),
+          shift_(Floats{} + epilogue.shift[channel]),
+          inverse_step_(Floats{} + output.levels.inverse_step),
+          highest_(Floats{} + output.levels.highest),
+          lowest_(static_cast<std::int32_t>(output.levels.lowest)),
+          zero_(output.levels.zero),
+          activation_(epilogue.activation) {
+        if constexpr (kHasResidual) {
+            const Planes& planes = *epilogue.residual;
+            residual_ = static_cast<const std::uint8_t*>(planes.origin) + channel * planes.plane_stride;
+            residual_step_ = Floats{} + planes.levels.step;
+            residual_zero_ = planes.levels.zero;
+        }
     }
-    for (std::size_t v = 0; v < vectors; ++v) {
+
+    // Vector `v` of sums, of elements from `flat` on; of each `excess` is too much.
+    template <class Sums>
+    STERNA_INLINE Bytes operator()(const Sums& sums, std::size_t v, std::int32_t excess, std::size_t flat) const {
         Quarters acc = kIsBounded ? sums.raised(v) : sums(v);
+        const Floats first_scale = kIsBounded ? scale_ * (1.0f / Sums::kRaised) : scale_;
         if (excess != 0) {
             for (Ints& part : acc.part) part -= excess;
         }
         Floats y[4];
-        for (std::size_t p = 0; p < 4; ++p) y[p] = to_floats(acc.part[p]) * (p < 2 ? first_scale : scale) + shift;
+        for (std::size_t p = 0; p < 4; ++p) y[p] = to_floats(acc.part[p]) * (p < 2 ? first_scale : scale_) + shift_;
         if constexpr (kHasResidual) {
-            const Quarters x =
-                quarters(ordered<kLayout>(load<std::uint8_t, kVectorBytes>(residual + v * kVectorBytes)));
-            for (std::size_t p = 0; p < 4; ++p) y[p] = y[p] + to_floats(x.part[p] - residual_zero) * residual_step;
+            const Quarters x = quarters(ordered<kLayout>(load<std::uint8_t, kVectorBytes>(residual_ + flat)));
+            for (std::size_t p = 0; p < 4; ++p) y[p] = y[p] + to_floats(x.part[p] - residual_zero_) * residual_step_;
         }
         if constexpr (kHasActivation) {
-            for (Floats& part : y) part = activated(part, activation);
+            for (Floats& part : y) part = activated(part, activation_);
         }
-        for (Floats& part : y) part = part * inverse_step;
+        for (Floats& part : y) part = part * inverse_step_;
         // What is no number stays so, and becomes the lowest level.
         if constexpr (!kIsBounded) {
-            for (Floats& part : y) part = smaller(highest, part);
+            for (Floats& part : y) part = smaller(highest_, part);
         }
-        store(to + v * kVectorBytes, ordered<kLayout>(round_quarters(y, lowest, zero)));
+        return ordered<kLayout>(round_quarters(y, lowest_, zero_));
     }
-}
 
-template <Layout kLayout, class Sums>
-inline void finish_levels(const Sums& sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
-                          std::uint32_t channel, std::size_t flat, const Planes& output) {
-    const auto finish_as = [&](auto has_residual, auto has_activation, auto is_bounded) {
-        finish_levels_as<kLayout, has_residual.value, has_activation.value, is_bounded.value>(
-            sums, vectors, excess, epilogue, channel, flat, output);
-    };
-    constexpr std::true_type kYes;
-    constexpr std::false_type kNo;
+  private:
+    Floats scale_, shift_, inverse_step_, highest_;
+    std::int32_t lowest_, zero_;
+    Activation activation_;
+    const std::uint8_t* residual_ = nullptr;
+    Floats residual_step_{};
+    std::int32_t residual_zero_ = 0;
+};
+
+// Calls `work` with the maker of levels that a filter needs.
+template <Layout kLayout, class Work>
+STERNA_INLINE void with_level_maker(const Epilogue& epilogue, std::uint32_t channel, const Planes& output, const Work& work) {
     const bool has_activation = epilogue.activation != Activation::kNone;
     if (kRoundsAnything && epilogue.is_bounded && !has_activation) {
         if (epilogue.residual == nullptr) {
-            finish_as(kNo, kNo, std::bool_constant<kRoundsAnything>());
+            work(LevelMaker<kLayout, false, false, kRoundsAnything>(epilogue, channel, output));
         } else {
-            finish_as(kYes, kNo, std::bool_constant<kRoundsAnything>());
+            work(LevelMaker<kLayout, true, false, kRoundsAnything>(epilogue, channel, output));
         }
     } else if (epilogue.residual == nullptr) {
         if (has_activation) {
-            finish_as(kNo, kYes, kNo);
+            work(LevelMaker<kLayout, false, true, false>(epilogue, channel, output));
         } else {
-            finish_as(kNo, kNo, kNo);
+            work(LevelMaker<kLayout, false, false, false>(epilogue, channel, output));
         }
     } else if (has_activation) {
-        finish_as(kYes, kYes, kNo);
+        work(LevelMaker<kLayout, true, true, false>(epilogue, channel, output));
     } else {
-        finish_as(kYes, kNo, kNo);
+        work(LevelMaker<kLayout, true, false, false>(epilogue, channel, output));
     }
+}
+
+// Sums of bytes to levels, `vectors` times as many as a vector has bytes.
+template <Layout kLayout, class Sums>
+inline void finish_levels(const Sums& sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
+                          std::uint32_t channel, std::size_t flat, const Planes& output) {
+    with_level_maker<kLayout>(epilogue, channel, output, [&](const auto& make) __attribute__((always_inline)) {
+        std::uint8_t* const to = static_cast<std::uint8_t*>(output.origin) + channel * output.plane_stride;
+        for (std::size_t v = 0; v < vectors; ++v) {
+            const std::size_t at = flat + v * kVectorBytes;
+            store(to + at, make(sums, v, excess, at));
+        }
+    });
 }
 
 // `Count` sums of filter `channel`, of elements from `flat` on; `excess` of each is too much.
