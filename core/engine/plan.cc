@@ -46,6 +46,10 @@ class Planner {
             problem_ = "the graph has no ranges for 8-bit activations: it is not calibrated";
             return;
         }
+        is_used_.assign(graph_.value_count(), false);
+        for (const GraphNode& node : graph_.nodes) {
+            for (const std::uint32_t value : node.inputs) is_used_[value] = true;
+        }
         for (const GraphOutput& output : graph_.outputs) plan_.outputs_.push_back(shapes_[output.value]);
         make_geometries();
         if (!problem_.empty()) return;
@@ -87,6 +91,11 @@ class Planner {
         for (const Group& group : groups_) {
             if (!is_convolution(node(group).op)) continue;
             const ConvRequest request = request_of(group);
+            if (reads_strides(group, request)) {
+                direct[geometry_of(request.input.height, request.input.width)].include(
+                    strided_reach(request.shape, request.input, request.output));
+                continue;
+            }
             const ConvReach reach = conv_reach(request.shape, request.input, request.output);
             (reach.is_direct ? direct : split)[geometry_of(request.output.height, request.output.width)].include(reach);
         }
@@ -127,6 +136,15 @@ class Planner {
         return request;
     }
 
+    // Whether every second column is read, without a copy that is split into phases.
+    bool reads_strides(const Group& group, const ConvRequest& request) const {
+        const ConvShape& shape = request.shape;
+        const bool is_depthwise = shape.groups > 1 && shape.groups == request.input.channels;
+        const bool is_single = request.output.height == 1 && request.output.width == 1;
+        return plan_.kernels_->depthwise_reads_strides && options_.int8_activations && is_depthwise && !is_single &&
+               shape.stride_width == 2 && is_used_[group.value] && group.residual == kNothing;
+    }
+
     void refuse_size() { problem_ = "the batch or the image is too large"; }
 
     std::uint32_t add_place(std::uint64_t channels, std::uint32_t geometry_number, Element element, Levels levels) {
@@ -149,13 +167,9 @@ class Planner {
     }
 
     void make_value_places() {
-        std::vector<bool> is_used(graph_.value_count(), false);
-        for (const GraphNode& node : graph_.nodes) {
-            for (const std::uint32_t value : node.inputs) is_used[value] = true;
-        }
         value_place_.assign(graph_.value_count(), kNothing);
         for (std::uint32_t i = 0; i < graph_.inputs.size(); ++i) make_value_place(i, true);
-        for (const Group& group : groups_) make_value_place(group.value, is_used[group.value]);
+        for (const Group& group : groups_) make_value_place(group.value, is_used_[group.value]);
     }
 
     // What nobody computes with is an output, and stays a real number.
@@ -302,9 +316,11 @@ class Planner {
         request.geometry = &plan_.geometries_[plan_.places_[output].geometry];
         request.is_few = is_few(*request.geometry, plan_.images_);
         // A depthwise convolution reads each channel once: it splits them by itself.
-        const bool splits_input = !reach.is_direct && !request.is_few && request.shape.groups > 1 &&
+        const bool is_strided = phases == nullptr && !request.is_few && reads_strides(group, request);
+        if (is_strided) request.strided = &plan_.geometries_[plan_.places_[input].geometry];
+        const bool splits_input = !reach.is_direct && !is_strided && !request.is_few && request.shape.groups > 1 &&
                                   request.shape.groups == request.input.channels;
-        if (!reach.is_direct && !splits_input) input = split_place(input, request, reach);
+        if (!reach.is_direct && !is_strided && !splits_input) input = split_place(input, request, reach);
         if (!problem_.empty()) return;
         const Place& place = plan_.places_[input];
         request.element = place.element;
@@ -315,7 +331,7 @@ class Planner {
                        " has too many weights a filter for 8-bit activations";
             return;
         }
-        request.is_split = !reach.is_direct;
+        request.is_split = !reach.is_direct && !is_strided;
         request.dense_taps = plan_.kernels_->dense_taps;
         request.depthwise_taps = plan_.kernels_->depthwise_taps;
         request.cache_bytes = options_.cache_bytes;
@@ -481,6 +497,7 @@ class Planner {
     std::vector<Shape> shapes_;
     std::vector<Group> groups_;
     std::vector<std::unique_ptr<TransposedConv>> transposed_;  // by node, of those that are such
+    std::vector<bool> is_used_;                                // by value: by a node
     std::vector<std::uint32_t> value_place_;
     std::vector<Split> splits_;
     std::vector<Alternative> alternatives_;

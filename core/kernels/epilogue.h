@@ -156,8 +156,9 @@ inline void from_floats(const Planes& planes, std::size_t at, const float* y, st
     });
 }
 
-// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed, or in the order of the elements.
-enum class Layout : std::uint8_t { kPlain, kTransposed, kInOrder };
+// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed, in the order of the elements, or of
+// each half of the elements those with even and those with odd indices, to which nothing is added.
+enum class Layout : std::uint8_t { kPlain, kTransposed, kInOrder, kAlternating };
 
 // Vector `v` of sums: of pairs of bytes, or in 32 bits.
 struct PairSums {
@@ -185,6 +186,9 @@ inline Bytes ordered(Bytes x) {
     static_assert(kLayout != Layout::kInOrder || kVectorBytes != 32);
     if constexpr (kLayout == Layout::kTransposed) return transposed(x);
     if constexpr (kLayout == Layout::kInOrder) return transposed_words(x);
+#if defined(__AVX512VNNI__)
+    if constexpr (kLayout == Layout::kAlternating) return merged_alternating(x);
+#endif
     return x;
 }
 
@@ -246,7 +250,8 @@ class LevelMaker {
 
 // Calls `work` with the maker of levels that a filter needs.
 template <Layout kLayout, class Work>
-STERNA_INLINE void with_level_maker(const Epilogue& epilogue, std::uint32_t channel, const Planes& output, const Work& work) {
+STERNA_INLINE void with_level_maker(const Epilogue& epilogue, std::uint32_t channel, const Planes& output,
+                                    const Work& work) {
     const bool has_activation = epilogue.activation != Activation::kNone;
     if (kRoundsAnything && epilogue.is_bounded && !has_activation) {
         if (epilogue.residual == nullptr) {
@@ -357,7 +362,7 @@ inline void finish(const Sum* sums, std::int32_t excess, const Epilogue& epilogu
 // A tile of bytes: sums in vectors, as they come out of the registers.
 template <Layout kLayout, std::size_t Vectors, class Sums>
 inline void finish_tile_of(const Sums& sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
-                        std::size_t flat, const Planes& output) {
+                           std::size_t flat, const Planes& output) {
     if (output.element == Element::kUint8) {
         finish_levels<kLayout>(sums, Vectors, excess, epilogue, channel, flat, output);
         return;
