@@ -141,8 +141,8 @@ class Planner {
         const ConvShape& shape = request.shape;
         const bool is_depthwise = shape.groups > 1 && shape.groups == request.input.channels;
         const bool is_single = request.output.height == 1 && request.output.width == 1;
-        return plan_.kernels_->depthwise_reads_strides && options_.int8_activations && is_depthwise && !is_single &&
-               shape.stride_width == 2 && is_used_[group.value] && group.residual == kNothing;
+        return options_.int8_activations && is_depthwise && !is_single && shape.stride_width == 2 &&
+               is_used_[group.value] && group.residual == kNothing;
     }
 
     void refuse_size() { problem_ = "the batch or the image is too large"; }

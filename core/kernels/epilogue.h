@@ -156,9 +156,10 @@ inline void from_floats(const Planes& planes, std::size_t at, const float* y, st
     });
 }
 
-// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed, in the order of the elements, or of
-// each half of the elements those with even and those with odd indices, to which nothing is added.
-enum class Layout : std::uint8_t { kPlain, kTransposed, kInOrder, kAlternating };
+// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed, in the order of the elements, or in two
+// ways to which nothing is added: of each half of the elements two plain parts, or those with even and with odd
+// indices.
+enum class Layout : std::uint8_t { kPlain, kTransposed, kInOrder, kHalves, kAlternating };
 
 // Vector `v` of sums: of pairs of bytes, or in 32 bits.
 struct PairSums {
@@ -186,6 +187,7 @@ inline Bytes ordered(Bytes x) {
     static_assert(kLayout != Layout::kInOrder || kVectorBytes != 32);
     if constexpr (kLayout == Layout::kTransposed) return transposed(x);
     if constexpr (kLayout == Layout::kInOrder) return transposed_words(x);
+    if constexpr (kLayout == Layout::kHalves) return merged_halves(x);
 #if defined(__AVX512VNNI__)
     if constexpr (kLayout == Layout::kAlternating) return merged_alternating(x);
 #endif

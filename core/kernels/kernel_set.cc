@@ -24,7 +24,6 @@ const KernelSet kKernels = {
     &dense_dot,
     &packed_dot,
     kDepthwiseTaps,
-    kDepthwiseReadsStrides,
     &depthwise_conv,
     &load_images,
     &store_images,

@@ -50,7 +50,6 @@ struct KernelSet {
     // Scratch holds the inputs of one image, up to a multiple of kPackedGroup.
     void (*packed_dot)(const PackedDot&, float* scratch, std::uint32_t first, std::uint32_t last);
     std::uint32_t depthwise_taps;  // inputs in a row that a tap of bytes stands for: 1 or up to 3
-    bool depthwise_reads_strides;  // of bytes, for outputs of bytes to which nothing is added, every second column
     void (*depthwise_conv)(const DepthwiseConv&, std::uint32_t first, std::uint32_t last);
     // False if an element is not a finite number.
     bool (*load_images)(const float* images, std::size_t channels, const Planes& output, std::uint32_t first,
