@@ -344,6 +344,22 @@ ConvReach strided_reach(const ConvShape& conv, const Shape& input, const Shape& 
     return reach;
 }
 
+bool can_read_strides(const ConvRequest& request) {
+    const bool is_depthwise = request.shape.groups > 1 && request.shape.groups == request.input.channels;
+    const bool is_single = request.output.height == 1 && request.output.width == 1;
+    return is_depthwise && !is_single && request.shape.stride_width == 2;
+}
+
+SplitShape split_shape(const ConvRequest& request, const ConvReach& reach) {
+    SplitShape shape;
+    shape.phases = reach.phases;
+    shape.stride_height = request.shape.stride_height;
+    shape.stride_width = request.shape.stride_width;
+    shape.reach_bottom = reach.bottom;
+    shape.reach_right = reach.right;
+    return shape;
+}
+
 ConvReach conv_reach(const ConvShape& conv, const Shape& input, const Shape& output) {
     ConvReach reach;
     reach.is_direct = conv.stride_height == 1 && conv.stride_width == 1 && input.height == output.height &&

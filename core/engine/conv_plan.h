@@ -27,6 +27,13 @@ ConvReach conv_reach(const ConvShape& conv, const Shape& input, const Shape& out
 // The same of a convolution that reads its input as it is, whatever the strides: beyond the pixels of the input.
 ConvReach strided_reach(const ConvShape& conv, const Shape& input, const Shape& output);
 
+struct ConvRequest;
+// Whether the kernel for it can read every second column of an input of bytes, of an output of bytes to which nothing
+// is added.
+bool can_read_strides(const ConvRequest& request);
+// How its input is split otherwise.
+SplitShape split_shape(const ConvRequest& request, const ConvReach& reach);
+
 struct ConvRequest {
     const Weights* weights = nullptr;
     const Weights* bias = nullptr;

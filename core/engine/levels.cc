@@ -33,7 +33,9 @@ Activation needed_activation(Activation activation, const Place& output) {
     return activation;
 }
 
-bool is_bounded(const ConvData& conv, double most, const Levels& output, const Levels* residual) {
+bool is_bounded(const ConvData& conv, std::uint64_t weights, const Levels& output, const Levels* residual) {
+    // Bytes, less 128 where they stand for numbers of either sign.
+    const double most = kLargestByte * static_cast<double>(weights);
     const double added = residual == nullptr ? 0.0 : kLargestByte * residual->step;
     for (std::size_t i = 0; i < conv.scale.size(); ++i) {
         const double scale = std::fabs(conv.scale[i]), shift = std::fabs(conv.shift[i]);

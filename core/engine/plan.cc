@@ -23,7 +23,6 @@ constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
 // So that int32 holds every sum of bytes times weights.
 constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
 constexpr std::uint64_t kLargestByte = 255;
-constexpr std::uint64_t kLargestInt8 = 128;  // of either sign
 
 }  // namespace
 
@@ -46,10 +45,7 @@ class Planner {
             problem_ = "the graph has no ranges for 8-bit activations: it is not calibrated";
             return;
         }
-        is_used_.assign(graph_.value_count(), false);
-        for (const GraphNode& node : graph_.nodes) {
-            for (const std::uint32_t value : node.inputs) is_used_[value] = true;
-        }
+        is_used_ = graph_.used_values();
         for (const GraphOutput& output : graph_.outputs) plan_.outputs_.push_back(shapes_[output.value]);
         make_geometries();
         if (!problem_.empty()) return;
@@ -138,11 +134,8 @@ class Planner {
 
     // Whether every second column is read, without a copy that is split into phases.
     bool reads_strides(const Group& group, const ConvRequest& request) const {
-        const ConvShape& shape = request.shape;
-        const bool is_depthwise = shape.groups > 1 && shape.groups == request.input.channels;
-        const bool is_single = request.output.height == 1 && request.output.width == 1;
-        return options_.int8_activations && is_depthwise && !is_single && shape.stride_width == 2 &&
-               is_used_[group.value] && group.residual == kNothing;
+        return options_.int8_activations && is_used_[group.value] && group.residual == kNothing &&
+               can_read_strides(request);
     }
 
     void refuse_size() { problem_ = "the batch or the image is too large"; }
@@ -325,8 +318,7 @@ class Planner {
         const Place& place = plan_.places_[input];
         request.element = place.element;
         request.input_levels = place.levels;
-        const std::uint64_t largest = weights.kind == Weights::Kind::kSigns ? 1 : kLargestInt8;
-        if (place.element == Element::kUint8 && weights.width > kMaxInt32Sum / (largest * kLargestByte)) {
+        if (place.element == Element::kUint8 && weights.most() > kMaxInt32Sum / kLargestByte) {
             problem_ = "tensor " + weights_.tensor_name(node.tensors[0]) +
                        " has too many weights a filter for 8-bit activations";
             return;
@@ -354,9 +346,7 @@ class Planner {
             }
             if (phases == nullptr || group.residual == kNothing) finish_group(group, step);
             const Levels* const residual = step.residual == kNothing ? nullptr : &plan_.places_[step.residual].levels;
-            // Of bytes of which 128 may have to be taken away.
-            const double most = 2.0 * kLargestByte * static_cast<double>(largest * weights.width);
-            step.is_bounded = is_bounded(step.conv, most, plan_.places_[output].levels, residual);
+            step.is_bounded = is_bounded(step.conv, weights.most(), plan_.places_[output].levels, residual);
             return step;
         };
         plan_.steps_.push_back(make(options_.is_tuned ? ConvMethod::kLists : options_.method));
@@ -424,16 +414,6 @@ class Planner {
         step.units = static_cast<std::uint32_t>(scale.size());
         step.conv.scale = scale;
         return place;
-    }
-
-    static SplitShape split_shape(const ConvRequest& request, const ConvReach& reach) {
-        SplitShape shape;
-        shape.phases = reach.phases;
-        shape.stride_height = request.shape.stride_height;
-        shape.stride_width = request.shape.stride_width;
-        shape.reach_bottom = reach.bottom;
-        shape.reach_right = reach.right;
-        return shape;
     }
 
     // The phases of a channel, with their margins.

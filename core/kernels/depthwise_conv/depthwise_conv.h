@@ -63,7 +63,7 @@ inline void strided_rows(const DepthwiseConv& conv, const std::uint8_t* input, s
     const std::size_t output_stride = output.image_stride;
     with_level_maker<kStridedLayout>(
         conv.epilogue, filter, output, [&](const auto& make) __attribute__((always_inline)) {
-            if constexpr (!make.kAddsResidual) {
+            if constexpr (!std::decay_t<decltype(make)>::kAddsResidual) {
                 for (std::size_t image = 0; image < images; ++image) {
                     for (std::size_t y = 0; y < height; y += kRows) {
                         StridedSums<kTaps, kRows> sums{weights, {}};

@@ -8,7 +8,12 @@ namespace {
 
 // A tap is one input; they are taken in pairs.
 inline constexpr std::uint32_t kDepthwiseTaps = 1;
-inline constexpr std::uint32_t kUsualTaps = 10;  // of three rows and columns, up to an even number
+// Of three rows and columns, up to an even number; or nothing, where a module is to be small.
+#if defined(__AVX2__) || defined(__ARM_NEON)
+inline constexpr std::uint32_t kUsualTaps = 10;
+#else
+inline constexpr std::uint32_t kUsualTaps = 0;
+#endif
 inline constexpr Layout kDepthwiseLayout = Layout::kPlain, kStridedLayout = Layout::kHalves;
 
 // The weights of a filter.
