@@ -26,8 +26,9 @@ inline Floats larger(Floats a, Floats b) {
 #endif
 }
 
-// e^x to 2 ulp, by e^x = 2^k e^r with |r| <= ln(2) / 2 and the series of e^r; x is clamped to [-87, 88].
-inline Floats exponential(Floats x) {
+// e^x to 2 ulp, by e^x = 2^k e^r with |r| <= ln(2) / 2 and the series of e^r; x is clamped to [-87, 88]. Too long to be
+// in every loop.
+__attribute__((noinline)) Floats exponential(Floats x) {
     const Floats zero{};
     const Floats big = zero + 12582912.0f;  // beyond 2^23 floats have no fraction: adding it rounds
     x = larger(smaller(x, zero + 88.0f), zero - 87.0f);
