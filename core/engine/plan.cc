@@ -21,8 +21,7 @@ constexpr std::uint64_t kWeightsPerNonzero = 4;
 constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
 constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
 // So that int32 holds every sum of bytes times weights.
-constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
-constexpr std::uint64_t kLargestByte = 255;
+constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff, kLargestByte = 255;
 
 }  // namespace
 
@@ -331,7 +330,6 @@ class Planner {
         request.matrix_bytes = options_.matrix_bytes;
         request.has_matrices = plan_.kernels_->matrix_conv != nullptr && request.shape.groups == 1 && !request.is_few &&
                                request.element == Element::kUint8;
-
         const auto make = [&](ConvMethod method) {
             Step step = make_conv_step(request, method);
             if (step.kind == StepKind::kMatrix) {

@@ -17,10 +17,10 @@ class DepthwiseWeights {
   public:
     STERNA_INLINE DepthwiseWeights(const DepthwiseConv& conv, std::uint32_t filter)
         : offsets_(conv.offsets),
-          quads_(static_cast<const std::int8_t*>(conv.weights) + std::size_t{filter} * 4 * conv.taps),
+          quads_(static_cast<const std::int8_t*>(conv.weights) + std::size_t{filter} * kDepthwiseQuad * conv.taps),
           taps_(conv.taps),
           none_(Ints{} - conv.excess[filter]) {
-        for (std::uint32_t tap = 0; tap < kTaps; ++tap) kept_[tap] = broadcast_quad(quads_ + 4 * tap);
+        for (std::uint32_t tap = 0; tap < kTaps; ++tap) kept_[tap] = broadcast_quad(quads_ + kDepthwiseQuad * tap);
     }
 
     // Calls `add` with the offset and the weights of each tap.
@@ -31,7 +31,7 @@ class DepthwiseWeights {
             for (std::uint32_t tap = 0; tap < kTaps; ++tap) add(offsets_[tap], kept_[tap], total);
         } else {
             for (std::uint32_t tap = 0; tap < taps_; ++tap) {
-                add(offsets_[tap], broadcast_quad(quads_ + 4 * tap), total);
+                add(offsets_[tap], broadcast_quad(quads_ + kDepthwiseQuad * tap), total);
             }
         }
         return total;
