@@ -44,6 +44,10 @@ class ConvPlanner {
         if (is_depthwise && !request_.is_few) {
             step_.kind = StepKind::kDepthwise;
             step_.conv.filters_per_channel = step_.conv.filters_per_group;
+            if (request_.strided != nullptr) {
+                step_.conv.row_stride = request_.shape.stride_height * request_.strided->pitch;
+                step_.conv.image_stride = request_.strided->image_stride;
+            }
             if (is_integer && request_.depthwise_taps > 1) {
                 make_runs();
             } else {
@@ -77,16 +81,18 @@ class ConvPlanner {
     // Offsets of all places of a filter, from the first channel of its group.
     void make_taps() {
         const ConvShape& shape = request_.shape;
-        const Geometry& geometry = *request_.geometry;
+        const Geometry& geometry = request_.strided != nullptr ? *request_.strided : *request_.geometry;
+        const std::uint32_t down = request_.strided != nullptr ? 1 : shape.stride_height;
+        const std::uint32_t across = request_.strided != nullptr ? 1 : shape.stride_width;
         const std::int64_t phases = request_.is_split ? std::int64_t{shape.stride_height} * shape.stride_width : 1;
         const std::int64_t plane = static_cast<std::int64_t>(geometry.plane_stride);
         const std::uint32_t channels = request_.input.channels / shape.groups;
         for (std::uint32_t channel = 0; channel < channels; ++channel) {
             for (std::uint32_t y = 0; y < shape.kernel_height; ++y) {
-                const Tap row = tap(y, shape.dilation_height, shape.pad_top, shape.stride_height);
+                const Tap row = tap(y, shape.dilation_height, shape.pad_top, down);
                 for (std::uint32_t x = 0; x < shape.kernel_width; ++x) {
-                    const Tap column = tap(x, shape.dilation_width, shape.pad_left, shape.stride_width);
-                    const std::int64_t phase = row.phase * shape.stride_width + column.phase;
+                    const Tap column = tap(x, shape.dilation_width, shape.pad_left, across);
+                    const std::int64_t phase = row.phase * across + column.phase;
                     const std::int64_t shift = row.shift * static_cast<std::int64_t>(geometry.pitch) + column.shift;
                     taps_.push_back(static_cast<std::int32_t>((channel * phases + phase) * plane + shift));
                     if (channel != 0) continue;
@@ -197,7 +203,7 @@ class ConvPlanner {
 
     // Taps that stand for several inputs in a row; inputs that no weight is for have zeros.
     void make_runs() {
-        const std::size_t length = request_.depthwise_taps;
+        const auto length = static_cast<std::int32_t>(request_.depthwise_taps);
         std::vector<std::size_t> order(taps_.size()), place(taps_.size());
         std::iota(order.begin(), order.end(), std::size_t{0});
         std::sort(order.begin(), order.end(), [this](std::size_t a, std::size_t b) { return taps_[a] < taps_[b]; });
@@ -206,13 +212,13 @@ class ConvPlanner {
         for (const std::size_t i : order) {
             const std::int32_t offset = taps_[i];
             // In narrow images two taps may read the same zero.
-            if (data.taps.empty() || offset == last || offset - data.taps.back() >= static_cast<std::int32_t>(length)) {
+            if (data.taps.empty() || offset == last || offset - data.taps.back() >= length) {
                 data.taps.push_back(offset);
             }
-            place[i] = (data.taps.size() - 1) * length + static_cast<std::size_t>(offset - data.taps.back());
+            place[i] = (data.taps.size() - 1) * kDepthwiseQuad + static_cast<std::size_t>(offset - data.taps.back());
             last = offset;
         }
-        const std::size_t width = data.taps.size() * length;
+        const std::size_t width = data.taps.size() * kDepthwiseQuad;
         data.bytes.assign(width * request_.weights->filters, 0);
         std::vector<float> row;
         for (std::uint32_t filter = 0; filter < request_.weights->filters; ++filter) {
@@ -319,6 +325,40 @@ class ConvPlanner {
 };
 
 }  // namespace
+
+ConvReach strided_reach(const ConvShape& conv, const Shape& input, const Shape& output) {
+    const auto before = [](std::int64_t pad) { return static_cast<std::uint32_t>(std::max<std::int64_t>(0, pad)); };
+    const auto behind = [](std::uint32_t outputs, std::uint32_t stride, std::uint32_t kernel, std::uint32_t dilation,
+                           std::int64_t pad, std::uint32_t inputs) {
+        const std::int64_t last = (std::int64_t{outputs} - 1) * stride + (std::int64_t{kernel} - 1) * dilation - pad;
+        return static_cast<std::uint32_t>(std::max<std::int64_t>(0, last - (std::int64_t{inputs} - 1)));
+    };
+    ConvReach reach;
+    reach.top = before(conv.pad_top);
+    reach.left = before(conv.pad_left);
+    reach.bottom =
+        behind(output.height, conv.stride_height, conv.kernel_height, conv.dilation_height, conv.pad_top, input.height);
+    reach.right =
+        behind(output.width, conv.stride_width, conv.kernel_width, conv.dilation_width, conv.pad_left, input.width);
+    reach.is_strided = true;
+    return reach;
+}
+
+bool can_read_strides(const ConvRequest& request) {
+    const bool is_depthwise = request.shape.groups > 1 && request.shape.groups == request.input.channels;
+    const bool is_single = request.output.height == 1 && request.output.width == 1;
+    return is_depthwise && !is_single && request.shape.stride_width == 2;
+}
+
+SplitShape split_shape(const ConvRequest& request, const ConvReach& reach) {
+    SplitShape shape;
+    shape.phases = reach.phases;
+    shape.stride_height = request.shape.stride_height;
+    shape.stride_width = request.shape.stride_width;
+    shape.reach_bottom = reach.bottom;
+    shape.reach_right = reach.right;
+    return shape;
+}
 
 ConvReach conv_reach(const ConvShape& conv, const Shape& input, const Shape& output) {
     ConvReach reach;

@@ -12,6 +12,7 @@ namespace sterna {
 struct ConvReach {
     bool is_direct = false;  // stride 1 and an output of the input's size: the planes are those of the value
     std::uint32_t top = 0, left = 0, bottom = 0, right = 0;
+    bool is_strided = false;   // or some of them
     std::uint64_t phases = 0;  // bits of those that are read; all where there are more than 64
 
     void include(const ConvReach& other) {
@@ -19,9 +20,19 @@ struct ConvReach {
         left = left > other.left ? left : other.left;
         bottom = bottom > other.bottom ? bottom : other.bottom;
         right = right > other.right ? right : other.right;
+        is_strided = is_strided || other.is_strided;
     }
 };
 ConvReach conv_reach(const ConvShape& conv, const Shape& input, const Shape& output);
+// The same of a convolution that reads its input as it is, whatever the strides: beyond the pixels of the input.
+ConvReach strided_reach(const ConvShape& conv, const Shape& input, const Shape& output);
+
+struct ConvRequest;
+// Whether the kernel for it can read every second column of an input of bytes, of an output of bytes to which nothing
+// is added.
+bool can_read_strides(const ConvRequest& request);
+// How its input is split otherwise.
+SplitShape split_shape(const ConvRequest& request, const ConvReach& reach);
 
 struct ConvRequest {
     const Weights* weights = nullptr;
@@ -35,6 +46,7 @@ struct ConvRequest {
     Element element = Element::kFloat32;  // of the input
     Levels input_levels;
     const Geometry* geometry = nullptr;  // of the output, and of the planes that are read
+    const Geometry* strided = nullptr;   // of the input, where its planes are read with strides
     bool is_split = false;
     bool is_few = false;
     std::uint32_t dense_taps = 2;                                    // that the dense kernel takes together of bytes

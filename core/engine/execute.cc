@@ -86,6 +86,7 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
     Planes residual;
     Epilogue epilogue;
     epilogue.activation = step.activation;
+    epilogue.is_bounded = step.is_bounded;
     if (!step.conv.scale.empty()) epilogue.scale = step.conv.scale.data();
     if (!step.conv.shift.empty()) epilogue.shift = step.conv.shift.data();
     if (step.residual != kNothing) {
@@ -183,6 +184,8 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             conv.taps = static_cast<std::uint32_t>(data.taps.size());
             conv.offsets = data.taps.data();
             conv.channel_stride = data.group_stride;
+            conv.row_stride = data.row_stride;
+            conv.image_stride = data.image_stride;
             conv.filters_per_channel = data.filters_per_channel;
             conv.weights = data.weights();
             conv.excess = data.excess.data();

@@ -10,6 +10,8 @@ constexpr std::uint32_t kFewImages = 8;
 constexpr std::size_t kPlaneElements = kAlignment;
 // Elements that a tap may stand for.
 constexpr std::size_t kTapElements = 4;
+// What vectors of an output read beyond the rows of an input with strides.
+constexpr std::size_t kStridedElements = 2 * kAlignment;
 // Rows and columns of an image: sums of a row of bytes fit int32.
 constexpr std::uint32_t kMaxSide = 1 << 22;
 
@@ -31,8 +33,8 @@ bool size_planes(Geometry& geometry, const ConvReach& direct, const ConvReach& s
     if (geometry.image_stride > kMaxPlanesElements / images) return false;
     const std::size_t plane = images * geometry.image_stride;
     geometry.plane_stride = is_few(geometry, images) ? plane : round_up(plane, kPlaneElements);
-    geometry.margin =
-        round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + kTapElements, kPlaneElements);
+    const std::size_t beyond = kTapElements + (direct.is_strided ? kStridedElements : 0);
+    geometry.margin = round_up(geometry.pad_height * geometry.pitch + geometry.pad_width + beyond, kPlaneElements);
     return true;
 }
 

@@ -117,6 +117,14 @@ struct Graph {
     std::vector<Range> ranges;  // by value, or none
 
     std::size_t value_count() const { return inputs.size() + nodes.size(); }
+    // By value: whether a node uses it.
+    std::vector<bool> used_values() const {
+        std::vector<bool> used(value_count(), false);
+        for (const GraphNode& node : nodes) {
+            for (const std::uint32_t value : node.inputs) used[value] = true;
+        }
+        return used;
+    }
 };
 
 // Reads all graphs of a file; `problem` says what is wrong, or stays empty.

@@ -1,11 +1,13 @@
 #include "core/engine/levels.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace sterna {
 namespace {
 
 constexpr float kSmallestStep = 1e-36f;
+constexpr double kSmallestScale = 1e-30, kLargestLevel = 1e9, kLargestByte = 255.0;
 
 }  // namespace
 
@@ -29,6 +31,19 @@ Activation needed_activation(Activation activation, const Place& output) {
         return Activation::kNone;
     }
     return activation;
+}
+
+bool is_bounded(const ConvData& conv, std::uint64_t weights, const Levels& output, const Levels* residual) {
+    // Bytes, less 128 where they stand for numbers of either sign.
+    const double most = kLargestByte * static_cast<double>(weights);
+    const double added = residual == nullptr ? 0.0 : kLargestByte * residual->step;
+    for (std::size_t i = 0; i < conv.scale.size(); ++i) {
+        const double scale = std::fabs(conv.scale[i]), shift = std::fabs(conv.shift[i]);
+        if (scale < kSmallestScale && scale != 0.0) return false;
+        // Not so of what is no number either.
+        if (!((most * scale + shift + added) * output.inverse_step < kLargestLevel)) return false;
+    }
+    return true;
 }
 
 }  // namespace sterna

@@ -13,4 +13,8 @@ Levels levels_of(const Range& range);
 // highest one what is above.
 Activation needed_activation(Activation activation, const Place& output);
 
+// Whether sums of bytes are as Epilogue::is_bounded says, where the magnitudes of a filter's weights are together at
+// most `weights`.
+bool is_bounded(const ConvData& conv, std::uint64_t weights, const Levels& output, const Levels* residual);
+
 }  // namespace sterna

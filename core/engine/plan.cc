@@ -21,9 +21,7 @@ constexpr std::uint64_t kWeightsPerNonzero = 4;
 constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
 constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
 // So that int32 holds every sum of bytes times weights.
-constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
-constexpr std::uint64_t kLargestByte = 255;
-constexpr std::uint64_t kLargestInt8 = 128;  // of either sign
+constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff, kLargestByte = 255;
 
 }  // namespace
 
@@ -46,6 +44,7 @@ class Planner {
             problem_ = "the graph has no ranges for 8-bit activations: it is not calibrated";
             return;
         }
+        is_used_ = graph_.used_values();
         for (const GraphOutput& output : graph_.outputs) plan_.outputs_.push_back(shapes_[output.value]);
         make_geometries();
         if (!problem_.empty()) return;
@@ -87,6 +86,11 @@ class Planner {
         for (const Group& group : groups_) {
             if (!is_convolution(node(group).op)) continue;
             const ConvRequest request = request_of(group);
+            if (reads_strides(group, request)) {
+                direct[geometry_of(request.input.height, request.input.width)].include(
+                    strided_reach(request.shape, request.input, request.output));
+                continue;
+            }
             const ConvReach reach = conv_reach(request.shape, request.input, request.output);
             (reach.is_direct ? direct : split)[geometry_of(request.output.height, request.output.width)].include(reach);
         }
@@ -127,6 +131,12 @@ class Planner {
         return request;
     }
 
+    // Whether every second column is read, without a copy that is split into phases.
+    bool reads_strides(const Group& group, const ConvRequest& request) const {
+        return options_.int8_activations && is_used_[group.value] && group.residual == kNothing &&
+               can_read_strides(request);
+    }
+
     void refuse_size() { problem_ = "the batch or the image is too large"; }
 
     std::uint32_t add_place(std::uint64_t channels, std::uint32_t geometry_number, Element element, Levels levels) {
@@ -149,13 +159,9 @@ class Planner {
     }
 
     void make_value_places() {
-        std::vector<bool> is_used(graph_.value_count(), false);
-        for (const GraphNode& node : graph_.nodes) {
-            for (const std::uint32_t value : node.inputs) is_used[value] = true;
-        }
         value_place_.assign(graph_.value_count(), kNothing);
         for (std::uint32_t i = 0; i < graph_.inputs.size(); ++i) make_value_place(i, true);
-        for (const Group& group : groups_) make_value_place(group.value, is_used[group.value]);
+        for (const Group& group : groups_) make_value_place(group.value, is_used_[group.value]);
     }
 
     // What nobody computes with is an output, and stays a real number.
@@ -302,20 +308,21 @@ class Planner {
         request.geometry = &plan_.geometries_[plan_.places_[output].geometry];
         request.is_few = is_few(*request.geometry, plan_.images_);
         // A depthwise convolution reads each channel once: it splits them by itself.
-        const bool splits_input = !reach.is_direct && !request.is_few && request.shape.groups > 1 &&
+        const bool is_strided = phases == nullptr && !request.is_few && reads_strides(group, request);
+        if (is_strided) request.strided = &plan_.geometries_[plan_.places_[input].geometry];
+        const bool splits_input = !reach.is_direct && !is_strided && !request.is_few && request.shape.groups > 1 &&
                                   request.shape.groups == request.input.channels;
-        if (!reach.is_direct && !splits_input) input = split_place(input, request, reach);
+        if (!reach.is_direct && !is_strided && !splits_input) input = split_place(input, request, reach);
         if (!problem_.empty()) return;
         const Place& place = plan_.places_[input];
         request.element = place.element;
         request.input_levels = place.levels;
-        const std::uint64_t largest = weights.kind == Weights::Kind::kSigns ? 1 : kLargestInt8;
-        if (place.element == Element::kUint8 && weights.width > kMaxInt32Sum / (largest * kLargestByte)) {
+        if (place.element == Element::kUint8 && weights.most() > kMaxInt32Sum / kLargestByte) {
             problem_ = "tensor " + weights_.tensor_name(node.tensors[0]) +
                        " has too many weights a filter for 8-bit activations";
             return;
         }
-        request.is_split = !reach.is_direct;
+        request.is_split = !reach.is_direct && !is_strided;
         request.dense_taps = plan_.kernels_->dense_taps;
         request.depthwise_taps = plan_.kernels_->depthwise_taps;
         request.cache_bytes = options_.cache_bytes;
@@ -323,7 +330,6 @@ class Planner {
         request.matrix_bytes = options_.matrix_bytes;
         request.has_matrices = plan_.kernels_->matrix_conv != nullptr && request.shape.groups == 1 && !request.is_few &&
                                request.element == Element::kUint8;
-
         const auto make = [&](ConvMethod method) {
             Step step = make_conv_step(request, method);
             if (step.kind == StepKind::kMatrix) {
@@ -337,6 +343,8 @@ class Planner {
                 step.split_shape = split_shape(request, reach);
             }
             if (phases == nullptr || group.residual == kNothing) finish_group(group, step);
+            const Levels* const residual = step.residual == kNothing ? nullptr : &plan_.places_[step.residual].levels;
+            step.is_bounded = is_bounded(step.conv, weights.most(), plan_.places_[output].levels, residual);
             return step;
         };
         plan_.steps_.push_back(make(options_.is_tuned ? ConvMethod::kLists : options_.method));
@@ -406,16 +414,6 @@ class Planner {
         return place;
     }
 
-    static SplitShape split_shape(const ConvRequest& request, const ConvReach& reach) {
-        SplitShape shape;
-        shape.phases = reach.phases;
-        shape.stride_height = request.shape.stride_height;
-        shape.stride_width = request.shape.stride_width;
-        shape.reach_bottom = reach.bottom;
-        shape.reach_right = reach.right;
-        return shape;
-    }
-
     // The phases of a channel, with their margins.
     void need_split_scratch(const Step& step, Element element, const Geometry& geometry) {
         const std::uint64_t phases = std::uint64_t{step.split_shape.stride_height} * step.split_shape.stride_width;
@@ -477,6 +475,7 @@ class Planner {
     std::vector<Shape> shapes_;
     std::vector<Group> groups_;
     std::vector<std::unique_ptr<TransposedConv>> transposed_;  // by node, of those that are such
+    std::vector<bool> is_used_;                                // by value: by a node
     std::vector<std::uint32_t> value_place_;
     std::vector<Split> splits_;
     std::vector<Alternative> alternatives_;

@@ -104,6 +104,7 @@ struct ConvData {
     std::vector<float> scale, shift;
     std::size_t group_stride = 0;
     std::size_t tap_stride = 0;
+    std::size_t row_stride = 0, image_stride = 0;  // as in DepthwiseConv
     std::uint32_t filters_per_group = 0, blocks_per_group = 0, filters_per_channel = 1;
 
     const void* weights() const {
@@ -120,7 +121,8 @@ struct Step {
     std::uint32_t channel_begin = 0;  // of the output: for pieces of a concatenation
     std::uint32_t units = 0;          // pieces of work: channels, or blocks of filters
     Activation activation = Activation::kNone;
-    std::uint32_t form = 0;  // of the sparse convolution
+    bool is_bounded = false;  // as in Epilogue
+    std::uint32_t form = 0;   // of the sparse convolution
     Pool pool = Pool::kMax;
     PoolShape pool_shape;
     SplitShape split_shape;

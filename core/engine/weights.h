@@ -28,6 +28,8 @@ struct Weights {
     Buffer<float> real;
 
     std::size_t nonzeros() const { return places.size(); }
+    // Of a filter's weights in integer inference, the most that their magnitudes are together.
+    std::uint64_t most() const { return std::uint64_t{width} * (kind == Kind::kSigns ? 1 : 128); }
     // Weight `place` of a filter without the scale; all of the filter are written to `to`.
     void read_filter(std::uint32_t filter, float* to) const;
 };

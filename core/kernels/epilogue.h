@@ -26,8 +26,9 @@ inline Floats larger(Floats a, Floats b) {
 #endif
 }
 
-// e^x to 2 ulp, by e^x = 2^k e^r with |r| <= ln(2) / 2 and the series of e^r; x is clamped to [-87, 88].
-inline Floats exponential(Floats x) {
+// e^x to 2 ulp, by e^x = 2^k e^r with |r| <= ln(2) / 2 and the series of e^r; x is clamped to [-87, 88]. Too long to be
+// in every loop.
+__attribute__((noinline)) Floats exponential(Floats x) {
     const Floats zero{};
     const Floats big = zero + 12582912.0f;  // beyond 2^23 floats have no fraction: adding it rounds
     x = larger(smaller(x, zero + 88.0f), zero - 87.0f);
@@ -156,19 +157,30 @@ inline void from_floats(const Planes& planes, std::size_t at, const float* y, st
     });
 }
 
-// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed, or in the order of the elements.
-enum class Layout : std::uint8_t { kPlain, kTransposed, kInOrder };
+// How sums of a tile of bytes lie in vectors: as quarters, plain or transposed, in the order of the elements, or in two
+// ways to which nothing is added: of each half of the elements two plain parts, or those with even and with odd
+// indices.
+enum class Layout : std::uint8_t { kPlain, kTransposed, kInOrder, kHalves, kAlternating };
 
 // Vector `v` of sums: of pairs of bytes, or in 32 bits.
-template <Layout kLayout>
-inline Quarters load_sums(const Shorts* sums, std::size_t v) {
-    static_assert(kLayout == Layout::kTransposed);
-    return widen_pair_sums(sums[2 * v], sums[2 * v + 1]);
-}
-template <Layout>
-inline Quarters load_sums(const Ints* sums, std::size_t v) {
-    return {{sums[4 * v], sums[4 * v + 1], sums[4 * v + 2], sums[4 * v + 3]}};
-}
+struct PairSums {
+    const Shorts* sums;
+    Quarters operator()(std::size_t v) const { return widen_pair_sums(sums[2 * v], sums[2 * v + 1]); }
+    // The first two parts times 2^16, which spares a shift.
+    Quarters raised(std::size_t v) const {
+        const Ints first = (Ints)sums[2 * v], second = (Ints)sums[2 * v + 1];
+        return {{first << 16, second << 16, first >> 16, second >> 16}};
+    }
+    static constexpr float kRaised = 65536.0f;
+};
+struct IntSums {
+    const Ints* sums;
+    Quarters operator()(std::size_t v) const {
+        return {{sums[4 * v], sums[4 * v + 1], sums[4 * v + 2], sums[4 * v + 3]}};
+    }
+    Quarters raised(std::size_t v) const { return (*this)(v); }
+    static constexpr float kRaised = 1.0f;
+};
 
 template <Layout kLayout>
 inline Bytes ordered(Bytes x) {
@@ -176,65 +188,104 @@ inline Bytes ordered(Bytes x) {
     static_assert(kLayout != Layout::kInOrder || kVectorBytes != 32);
     if constexpr (kLayout == Layout::kTransposed) return transposed(x);
     if constexpr (kLayout == Layout::kInOrder) return transposed_words(x);
+    if constexpr (kLayout == Layout::kHalves) return merged_halves(x);
+#if defined(__AVX512VNNI__)
+    if constexpr (kLayout == Layout::kAlternating) return merged_alternating(x);
+#endif
     return x;
 }
 
-// Sums of bytes to levels, `vectors` times as many as a vector has bytes.
-template <Layout kLayout, bool kHasResidual, bool kHasActivation, class Sum>
-inline void finish_levels_as(const Sum* sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
-                             std::uint32_t channel, std::size_t flat, const Planes& output) {
-    const Floats none{};
-    const Floats scale = none + epilogue.scale[channel], shift = none + epilogue.shift[channel];
-    const Floats inverse_step = none + output.levels.inverse_step, highest = none + output.levels.highest;
-    const auto lowest = static_cast<std::int32_t>(output.levels.lowest);
-    const std::int32_t zero = output.levels.zero;
-    const Activation activation = epilogue.activation;
-    std::uint8_t* const to = static_cast<std::uint8_t*>(output.origin) + channel * output.plane_stride + flat;
-    const std::uint8_t* residual = nullptr;
-    Floats residual_step{};
-    std::int32_t residual_zero = 0;
-    if constexpr (kHasResidual) {
-        const Planes& planes = *epilogue.residual;
-        residual = static_cast<const std::uint8_t*>(planes.origin) + channel * planes.plane_stride + flat;
-        residual_step = none + planes.levels.step;
-        residual_zero = planes.levels.zero;
+// Makes levels of the sums of a filter; what that needs is in registers.
+template <Layout kLayout, bool kHasResidual, bool kHasActivation, bool kIsBounded>
+class LevelMaker {
+  public:
+    static constexpr bool kAddsResidual = kHasResidual;
+
+    STERNA_INLINE LevelMaker(const Epilogue& epilogue, std::uint32_t channel, const Planes& output)
+        : scale_(Floats{} + epilogue.scale[channel]),
+          shift_(Floats{} + epilogue.shift[channel]),
+          inverse_step_(Floats{} + output.levels.inverse_step),
+          highest_(Floats{} + output.levels.highest),
+          lowest_(static_cast<std::int32_t>(output.levels.lowest)),
+          zero_(output.levels.zero),
+          activation_(epilogue.activation) {
+        if constexpr (kHasResidual) {
+            const Planes& planes = *epilogue.residual;
+            residual_ = static_cast<const std::uint8_t*>(planes.origin) + channel * planes.plane_stride;
+            residual_step_ = Floats{} + planes.levels.step;
+            residual_zero_ = planes.levels.zero;
+        }
     }
-    for (std::size_t v = 0; v < vectors; ++v) {
-        Quarters acc = load_sums<kLayout>(sums, v);
+
+    // Vector `v` of sums, of elements from `flat` on; of each `excess` is too much.
+    template <class Sums>
+    STERNA_INLINE Bytes operator()(const Sums& sums, std::size_t v, std::int32_t excess, std::size_t flat) const {
+        Quarters acc = kIsBounded ? sums.raised(v) : sums(v);
+        const Floats first_scale = kIsBounded ? scale_ * (1.0f / Sums::kRaised) : scale_;
         if (excess != 0) {
             for (Ints& part : acc.part) part -= excess;
         }
         Floats y[4];
-        for (std::size_t p = 0; p < 4; ++p) y[p] = to_floats(acc.part[p]) * scale + shift;
+        for (std::size_t p = 0; p < 4; ++p) y[p] = to_floats(acc.part[p]) * (p < 2 ? first_scale : scale_) + shift_;
         if constexpr (kHasResidual) {
-            const Quarters x =
-                quarters(ordered<kLayout>(load<std::uint8_t, kVectorBytes>(residual + v * kVectorBytes)));
-            for (std::size_t p = 0; p < 4; ++p) y[p] = y[p] + to_floats(x.part[p] - residual_zero) * residual_step;
+            const Quarters x = quarters(ordered<kLayout>(load<std::uint8_t, kVectorBytes>(residual_ + flat)));
+            for (std::size_t p = 0; p < 4; ++p) y[p] = y[p] + to_floats(x.part[p] - residual_zero_) * residual_step_;
         }
         if constexpr (kHasActivation) {
-            for (Floats& part : y) part = activated(part, activation);
+            for (Floats& part : y) part = activated(part, activation_);
         }
+        for (Floats& part : y) part = part * inverse_step_;
         // What is no number stays so, and becomes the lowest level.
-        for (Floats& part : y) part = smaller(highest, part * inverse_step);
-        store(to + v * kVectorBytes, ordered<kLayout>(round_quarters(y, lowest, zero)));
+        if constexpr (!kIsBounded) {
+            for (Floats& part : y) part = smaller(highest_, part);
+        }
+        return ordered<kLayout>(round_quarters(y, lowest_, zero_));
+    }
+
+  private:
+    Floats scale_, shift_, inverse_step_, highest_;
+    std::int32_t lowest_, zero_;
+    Activation activation_;
+    const std::uint8_t* residual_ = nullptr;
+    Floats residual_step_{};
+    std::int32_t residual_zero_ = 0;
+};
+
+// Calls `work` with the maker of levels that a filter needs.
+template <Layout kLayout, class Work>
+STERNA_INLINE void with_level_maker(const Epilogue& epilogue, std::uint32_t channel, const Planes& output,
+                                    const Work& work) {
+    const bool has_activation = epilogue.activation != Activation::kNone;
+    if (kRoundsAnything && epilogue.is_bounded && !has_activation) {
+        if (epilogue.residual == nullptr) {
+            work(LevelMaker<kLayout, false, false, kRoundsAnything>(epilogue, channel, output));
+        } else {
+            work(LevelMaker<kLayout, true, false, kRoundsAnything>(epilogue, channel, output));
+        }
+    } else if (epilogue.residual == nullptr) {
+        if (has_activation) {
+            work(LevelMaker<kLayout, false, true, false>(epilogue, channel, output));
+        } else {
+            work(LevelMaker<kLayout, false, false, false>(epilogue, channel, output));
+        }
+    } else if (has_activation) {
+        work(LevelMaker<kLayout, true, true, false>(epilogue, channel, output));
+    } else {
+        work(LevelMaker<kLayout, true, false, false>(epilogue, channel, output));
     }
 }
 
-template <Layout kLayout, class Sum>
-inline void finish_levels(const Sum* sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
+// Sums of bytes to levels, `vectors` times as many as a vector has bytes.
+template <Layout kLayout, class Sums>
+inline void finish_levels(const Sums& sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
                           std::uint32_t channel, std::size_t flat, const Planes& output) {
-    const bool has_activation = epilogue.activation != Activation::kNone;
-    if (epilogue.residual == nullptr) {
-        if (has_activation) {
-            finish_levels_as<kLayout, false, true>(sums, vectors, excess, epilogue, channel, flat, output);
-        } else {
-            finish_levels_as<kLayout, false, false>(sums, vectors, excess, epilogue, channel, flat, output);
+    with_level_maker<kLayout>(epilogue, channel, output, [&](const auto& make) __attribute__((always_inline)) {
+        std::uint8_t* const to = static_cast<std::uint8_t*>(output.origin) + channel * output.plane_stride;
+        for (std::size_t v = 0; v < vectors; ++v) {
+            const std::size_t at = flat + v * kVectorBytes;
+            store(to + at, make(sums, v, excess, at));
         }
-    } else if (has_activation) {
-        finish_levels_as<kLayout, true, true>(sums, vectors, excess, epilogue, channel, flat, output);
-    } else {
-        finish_levels_as<kLayout, true, false>(sums, vectors, excess, epilogue, channel, flat, output);
-    }
+    });
 }
 
 // `Count` sums of filter `channel`, of elements from `flat` on; `excess` of each is too much.
@@ -312,9 +363,9 @@ inline void finish(const Sum* sums, std::int32_t excess, const Epilogue& epilogu
 }
 
 // A tile of bytes: sums in vectors, as they come out of the registers.
-template <Layout kLayout, std::size_t Vectors, class Sum>
-inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
-                        std::size_t flat, const Planes& output) {
+template <Layout kLayout, std::size_t Vectors, class Sums>
+inline void finish_tile_of(const Sums& sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
+                           std::size_t flat, const Planes& output) {
     if (output.element == Element::kUint8) {
         finish_levels<kLayout>(sums, Vectors, excess, epilogue, channel, flat, output);
         return;
@@ -323,7 +374,7 @@ inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& ep
     constexpr std::size_t kCount = Vectors * kVectorBytes;
     alignas(kAlignment) std::int32_t numbers[kCount];
     for (std::size_t v = 0; v < Vectors; ++v) {
-        const Quarters acc = load_sums<kLayout>(sums, v);
+        const Quarters acc = sums(v);
         for (std::size_t p = 0; p < 4; ++p) {
             for (std::size_t i = 0; i < kFloatLanes; ++i) {
                 const std::size_t at = kLayout == Layout::kTransposed ? 4 * i + p
@@ -334,6 +385,12 @@ inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& ep
         }
     }
     finish<kCount>(numbers, excess, epilogue, channel, flat, output);
+}
+
+template <Layout kLayout, std::size_t Vectors>
+inline void finish_tile(const Ints* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
+                        std::size_t flat, const Planes& output) {
+    finish_tile_of<kLayout, Vectors>(IntSums{sums}, excess, epilogue, channel, flat, output);
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ struct KernelSet {
     void (*dense_dot)(const DenseDot&, std::uint32_t first, std::uint32_t last);
     // Scratch holds the inputs of one image, up to a multiple of kPackedGroup.
     void (*packed_dot)(const PackedDot&, float* scratch, std::uint32_t first, std::uint32_t last);
-    std::uint32_t depthwise_taps;  // inputs in a row that a tap of bytes stands for: 1 or 4
+    std::uint32_t depthwise_taps;  // inputs in a row that a tap of bytes stands for: 1 or up to 3
     void (*depthwise_conv)(const DepthwiseConv&, std::uint32_t first, std::uint32_t last);
     // False if an element is not a finite number.
     bool (*load_images)(const float* images, std::size_t channels, const Planes& output, std::uint32_t first,

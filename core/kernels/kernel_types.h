@@ -65,6 +65,9 @@ struct Epilogue {
     // Planes like those of the output, or nothing.
     const Planes* residual = nullptr;
     Activation activation = Activation::kNone;
+    // Of bytes to levels: no sum that may be becomes a number whose level would not fit int32, nor is a scale so small
+    // that its numbers lose digits.
+    bool is_bounded = false;
 };
 
 // Offsets of inputs to add, and of inputs to subtract; of bytes at most kMaxTerms each, so that their sum fits int16.
@@ -112,13 +115,18 @@ struct DenseConv {
 };
 
 // One filter a channel, or several; weights are float32, or int16 of an even number of taps, [filter][tap], or int8 of
-// taps that stand for four inputs in a row, [filter][tap][4].
+// taps that stand for up to three inputs in a row, [filter][tap][kDepthwiseQuad].
+inline constexpr std::uint32_t kDepthwiseQuad = 4;
+
 struct DepthwiseConv {
     const void* input = nullptr;
     Element element = Element::kFloat32;
     std::uint32_t taps = 0;
     const std::int32_t* offsets = nullptr;  // [taps] of the first channel
     std::size_t channel_stride = 0;
+    // Of an input of which every second column is read: from what a row and an image of the output reads to the next
+    // one. Otherwise 0: the input has the geometry of the output.
+    std::size_t row_stride = 0, image_stride = 0;
     std::uint32_t filters_per_channel = 1;
     const void* weights = nullptr;
     const std::int32_t* excess = nullptr;

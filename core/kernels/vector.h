@@ -295,6 +295,13 @@ inline Quarters quarters(Bytes x) {
     return {{(Ints)low.low, (Ints)low.high, (Ints)high.low, (Ints)high.high}};
 }
 
+// Whether `round_quarters` limits from above by itself what is within int32.
+#if defined(__AVX2__)
+inline constexpr bool kRoundsAnything = true;
+#else
+inline constexpr bool kRoundsAnything = false;
+#endif
+
 // Nearest whole numbers, halves to even, of four parts; not less than `lowest`, plus `zero`. Numbers are at most 255,
 // or 127 if `lowest` is negative. What is no number becomes the lowest one.
 inline Bytes round_quarters(const Floats (&x)[4], std::int32_t lowest, std::int32_t zero) {
@@ -325,6 +332,84 @@ inline Bytes round_quarters(const Floats (&x)[4], std::int32_t lowest, std::int3
 #endif
 }
 
+// Runs of a half of a vector, one after the other.
+#if defined(__AVX512F__)
+inline Ints load_halves(const std::uint8_t* a, const std::uint8_t* b) {
+    const auto load_256 = [](const std::uint8_t* from) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    };
+    return (Ints)_mm512_inserti64x4(_mm512_castsi256_si512(load_256(a)), load_256(b), 1);
+}
+inline Ints load_fourths(const std::uint8_t* a, const std::uint8_t* b, const std::uint8_t* c, const std::uint8_t* d) {
+    const auto load_128 = [](const std::uint8_t* from) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    };
+    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(load_128(a)), load_128(b), 1);
+    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(load_128(c)), load_128(d), 1);
+    return (Ints)_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+#elif defined(__AVX2__)
+inline Vector<std::uint16_t, kVectorBytes> load_halves(const std::uint8_t* a, const std::uint8_t* b) {
+    const auto load_128 = [](const std::uint8_t* from) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    };
+    return (Vector<std::uint16_t, kVectorBytes>)_mm256_inserti128_si256(_mm256_castsi128_si256(load_128(a)),
+                                                                        load_128(b), 1);
+}
+#endif
+
+// Of vectors of 32 bytes, changes the second and the third fourth.
+inline Bytes merged_halves(Bytes x) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    return (Bytes)_mm256_permute4x64_epi64((__m256i)x, 0xd8);
+#else
+    return x;
+#endif
+}
+
+// The first `count` bytes.
+template <class V>
+inline void store_first(std::uint8_t* to, const V& x, std::size_t count) {
+#if defined(__AVX512F__)
+    const std::uint64_t mask = ~std::uint64_t{0} >> (64 - count);
+    if constexpr (sizeof(V) == 64) {
+        _mm512_mask_storeu_epi8(to, mask, (__m512i)x);
+    } else if constexpr (sizeof(V) == 32) {
+        _mm256_mask_storeu_epi8(to, static_cast<__mmask32>(mask), (__m256i)x);
+    } else if constexpr (sizeof(V) == 16) {
+        _mm_mask_storeu_epi8(to, static_cast<__mmask16>(mask), (__m128i)x);
+    } else {
+        static_assert(sizeof(V) == 8);
+        _mm_mask_storeu_epi8(to, static_cast<__mmask16>(mask), _mm_cvtsi64_si128((long long)x));
+    }
+#else
+    if (count == sizeof(V)) return store(to, x);
+    std::uint8_t room[sizeof(V)];
+    store(room, x);
+    // In two halves, which overlap.
+    constexpr std::size_t kHalf = sizeof(V) / 2;
+    if (count >= kHalf) {
+        const auto last = load<std::uint8_t, kHalf>(room + count - kHalf);
+        store(to, load<std::uint8_t, kHalf>(room));
+        store(to + count - kHalf, last);
+    } else {
+        for (std::size_t i = 0; i < count; ++i) to[i] = room[i];
+    }
+#endif
+}
+
+// The first `width` bytes of each of `kRows` equal parts of a vector, as the first `rows` rows, `pitch` bytes apart.
+template <std::size_t kRows>
+inline void store_rows(std::uint8_t* to, Bytes x, std::size_t rows, std::size_t pitch, std::size_t width) {
+    constexpr std::size_t kColumns = kVectorBytes / kRows;
+    if constexpr (kRows == 1) return store_first(to, x, width);
+    alignas(kAlignment) std::uint8_t room[kVectorBytes];
+    store(room, x);
+    for (std::size_t r = 0; r < rows; ++r) {
+        store_first(to + r * pitch, load<std::uint8_t, kColumns>(room + r * kColumns), width);
+    }
+}
+
 #if defined(__AVX512VNNI__)
 // Four vectors of bytes, in turns: a lane of a part holds the bytes of one element of all four.
 inline Quarters interleave_bytes(Bytes x, Bytes y, Bytes z, Bytes w) {
@@ -339,6 +424,14 @@ inline Quarters interleave_bytes(Bytes x, Bytes y, Bytes z, Bytes w) {
 // sum[i] += products of four bytes and four int8, exact.
 inline Ints multiply_add_quads(Ints bytes, Ints weights, Ints sum) {
     return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, (__m512i)weights);
+}
+
+// Of each sixteen bytes, the first eight are from elements 8 i to 8 i + 7 of the first half, with even indices before
+// odd ones, and the last eight of the second half: puts them in order.
+inline Bytes merged_alternating(Bytes x) {
+    const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    const __m512i words = _mm512_shuffle_epi8((__m512i)x, _mm512_broadcast_i32x4(order));
+    return (Bytes)_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), words);
 }
 
 inline Ints broadcast_quad(const std::int8_t* quad) {

@@ -418,6 +418,7 @@ int main(int argc, char** argv) {
         check_case(sterna::testing::extreme_convolution(random), "extreme convolution " + which, all_kernels);
         check_case(sterna::testing::random_graph(random), "graph " + which, all_kernels);
         check_case(sterna::testing::wide_convolution(random), "wide convolution " + which, all_kernels);
+        check_case(sterna::testing::depthwise_convolution(random), "depthwise convolution " + which, all_kernels);
     }
     for (const Kernels& kernels : all_kernels) {
         if (kernels.set->matrix_conv == nullptr) continue;

@@ -130,6 +130,29 @@ class Builder {
                    {weight, bias});
     }
 
+    // One or two filters a channel, mostly of every second column of rows that may be long.
+    std::uint32_t add_depthwise(std::uint32_t value) {
+        const Image x = shapes_[value];
+        const std::uint32_t rows = random_.one_in(2) ? 3 : random_.between(1, 5);
+        const std::uint32_t columns = random_.one_in(2) ? 3 : random_.between(1, 5);
+        const std::uint32_t down = random_.between(1, 3), across = random_.one_in(4) ? random_.between(1, 3) : 2;
+        const std::uint32_t dilation = random_.one_in(4) ? 2 : 1;
+        const std::uint32_t reach_down = dilation * (rows - 1), reach_across = dilation * (columns - 1);
+        std::uint32_t pads[4] = {reach_down / 2, reach_across / 2, reach_down / 2, reach_across / 2};
+        for (std::uint32_t i = 0; i < 4; ++i) {
+            if (random_.one_in(3)) pads[i] = random_.between(0, 3);
+        }
+        // The image is as large as the kernel at least.
+        pads[2] += reach_down + 1 > pads[0] + x.height + pads[2] ? reach_down : 0;
+        pads[3] += reach_across + 1 > pads[1] + x.width + pads[3] ? reach_across : 0;
+        const Image y = {x.channels * random_.between(1, 2), (x.height + pads[0] + pads[2] - reach_down - 1) / down + 1,
+                         (x.width + pads[1] + pads[3] - reach_across - 1) / across + 1, false};
+        const std::uint32_t weight = add_weights({y.channels, 1, rows, columns});
+        const std::uint32_t bias = random_.one_in(2) ? add_vector(y.channels) : kNoTensor;
+        return add(Operator::kConv2d, {value}, y,
+                   {down, across, pads[0], pads[1], pads[2], pads[3], dilation, dilation, x.channels}, {weight, bias});
+    }
+
     // A transposed convolution with whatever kernel; its output has at least a pixel.
     std::uint32_t add_transposed(std::uint32_t value, std::uint32_t most_channels) {
         const Image x = shapes_[value];
@@ -348,6 +371,23 @@ Case random_convolution(Random& random) {
 Case wide_convolution(Random& random) {
     const std::uint32_t images = random.one_in(2) ? 1 : random.between(1, 20);
     return convolution(random, {images, 12, 200, 200, kMaxWideProducts});
+}
+
+Case depthwise_convolution(Random& random) {
+    Builder builder(random, random.one_in(2) ? 1 : random.between(2, 4));
+    std::uint32_t value = builder.add_input(
+        {random.between(2, 5), random.between(1, 19), random.between(1, random.one_in(2) ? 19 : 300), false});
+    // Of either sign, or not.
+    if (random.one_in(2)) value = builder.add(any_activation(random), {value}, builder.shape(value));
+    value = builder.add_depthwise(value);
+    const Image y = builder.shape(value);
+    if (random.one_in(8)) {
+        value = builder.add(Operator::kAdd, {value, builder.add_twin(value)}, y);
+    }
+    if (random.one_in(2)) value = builder.add(any_activation(random), {value}, y);
+    // What is used is kept as levels.
+    if (!random.one_in(8)) builder.add(Operator::kMaxPool2d, {value}, y, {1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0});
+    return builder.finish();
 }
 
 Case extreme_convolution(Random& random) {

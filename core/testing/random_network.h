@@ -37,6 +37,9 @@ Case random_convolution(Random& random);
 // The same with more channels and filters.
 Case wide_convolution(Random& random);
 
+// A depthwise convolution, mostly with a stride, of rows that may be long.
+Case depthwise_convolution(Random& random);
+
 // Sums as large as they get: the same sign everywhere and the largest levels.
 Case extreme_convolution(Random& random);
 

@@ -1,6 +1,11 @@
 // Convolutions of one channel a filter.
 #pragma once
 
+#if defined(__AVX512VNNI__)
+#include "core/kernels/depthwise_conv/quads.h"
+#else
+#include "core/kernels/depthwise_conv/pairs.h"
+#endif
 #include "core/kernels/image_ops/rows.h"
 
 namespace sterna::STERNA_ISA {
@@ -21,52 +26,6 @@ inline void depthwise_tile(const DepthwiseConv& conv, const float* input, std::u
     finish<Vectors * kFloatLanes>(sums, 0, conv.epilogue, filter, flat, conv.output);
 }
 
-// One vector of bytes.
-#if defined(__AVX512VNNI__)
-// A tap stands for four inputs in a row, as a lane of 32 bits has them: four loads, one element apart, bring those of
-// all elements, transposed.
-inline constexpr std::uint32_t kDepthwiseTaps = 4;
-
-inline Quarters depthwise_sums(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter) {
-    const std::int8_t* quad = static_cast<const std::int8_t*>(conv.weights) + std::size_t{filter} * 4 * conv.taps;
-    Quarters total = {};
-    for (std::uint32_t tap = 0; tap < conv.taps; ++tap, quad += 4) {
-        const std::uint8_t* const x = input + conv.offsets[tap];
-        const Ints weights = broadcast_quad(quad);
-        for (std::size_t p = 0; p < 4; ++p) {
-            total.part[p] = multiply_add_quads((Ints)load<std::uint8_t, kVectorBytes>(x + p), weights, total.part[p]);
-        }
-    }
-    return total;
-}
-inline constexpr Layout kDepthwiseLayout = Layout::kTransposed;
-#else
-inline constexpr std::uint32_t kDepthwiseTaps = 1;
-
-// Taps are taken in pairs.
-inline Quarters depthwise_sums(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter) {
-    const std::int16_t* const weights =
-        static_cast<const std::int16_t*>(conv.weights) + std::size_t{filter} * conv.taps;
-    Quarters total = {};
-    for (std::uint32_t tap = 0; tap < conv.taps; tap += 2) {
-        const WidePairs x = interleave_wide(load<std::uint8_t, kVectorBytes>(input + conv.offsets[tap]),
-                                            load<std::uint8_t, kVectorBytes>(input + conv.offsets[tap + 1]));
-        const Shorts w = broadcast_pair(weights + tap);
-        for (std::size_t p = 0; p < 4; ++p) total.part[p] = multiply_add_pairs(x.part[p], w, total.part[p]);
-    }
-    return total;
-}
-inline constexpr Layout kDepthwiseLayout = Layout::kPlain;
-#endif
-
-inline void depthwise_bytes(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter) {
-    const std::size_t span = conv.output.span();
-    for (std::size_t flat = 0; flat < span; flat += kVectorBytes) {
-        const Quarters sums = depthwise_sums(conv, input + flat, filter);
-        finish_tile<kDepthwiseLayout, 1>(sums.part, conv.excess[filter], conv.epilogue, filter, flat, conv.output);
-    }
-}
-
 template <std::size_t Vectors>
 void depthwise_floats(const DepthwiseConv& conv, const float* input, std::uint32_t filter, std::size_t flat) {
     const std::size_t span = (conv.output.span() + kFloatLanes - 1) / kFloatLanes * kFloatLanes;
@@ -78,13 +37,81 @@ void depthwise_floats(const DepthwiseConv& conv, const float* input, std::uint32
     }
 }
 
+template <std::uint32_t kTaps>
+inline void depthwise_bytes(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter) {
+    const DepthwiseWeights<kTaps> weights(conv, filter);
+    const std::size_t vectors = (conv.output.span() + kVectorBytes - 1) / kVectorBytes;
+    const DepthwiseSums<kTaps> sums{weights, input};
+    if (conv.output.element == Element::kUint8) {
+        finish_levels<kDepthwiseLayout>(sums, vectors, 0, conv.epilogue, filter, 0, conv.output);
+        return;
+    }
+    for (std::size_t v = 0; v < vectors; ++v) {
+        const Quarters one = sums(v);
+        finish_tile<kDepthwiseLayout, 1>(one.part, 0, conv.epilogue, filter, v * kVectorBytes, conv.output);
+    }
+}
+
+template <std::uint32_t kTaps, std::size_t kRows>
+inline void strided_rows(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter) {
+    constexpr std::size_t kColumns = kVectorBytes / kRows;
+    const DepthwiseWeights<kTaps> weights(conv, filter);
+    const Planes& output = conv.output;
+    std::uint8_t* const plane = static_cast<std::uint8_t*>(output.origin) + filter * output.plane_stride;
+    const std::size_t images = output.images, height = output.height, width = output.width, pitch = output.pitch;
+    const std::size_t row_stride = conv.row_stride, image_stride = conv.image_stride;
+    const std::size_t output_stride = output.image_stride;
+    with_level_maker<kStridedLayout>(
+        conv.epilogue, filter, output, [&](const auto& make) __attribute__((always_inline)) {
+            if constexpr (!std::decay_t<decltype(make)>::kAddsResidual) {
+                for (std::size_t image = 0; image < images; ++image) {
+                    for (std::size_t y = 0; y < height; y += kRows) {
+                        StridedSums<kTaps, kRows> sums{weights, {}};
+                        for (std::size_t r = 0; r < kRows; ++r) {
+                            const std::size_t row = y + r < height ? y + r : height - 1;
+                            sums.rows[r] = input + image * image_stride + row * row_stride;
+                        }
+                        const std::size_t rows = height - y < kRows ? height - y : kRows;
+                        std::uint8_t* const to = plane + image * output_stride + y * pitch;
+                        // The last vector of long rows has some elements once more.
+                        for (std::size_t x = 0; x < width; x += kColumns) {
+                            if (width > kColumns && width - x < kColumns) x = width - kColumns;
+                            const Bytes levels = make(sums, x, 0, 0);
+                            store_rows<kRows>(to + x, levels, rows, pitch, width < kColumns ? width : kColumns);
+                        }
+                    }
+                }
+            }
+        });
+}
+
+// As many rows in a vector as fit.
+template <std::uint32_t kTaps, std::size_t kRows = kMostRows>
+inline void depthwise_strided(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter) {
+    if constexpr (kRows > 1) {
+        if (conv.output.width > kVectorBytes / kRows) {
+            return depthwise_strided<kTaps, kRows / 2>(conv, input, filter);
+        }
+    }
+    strided_rows<kTaps, kRows>(conv, input, filter);
+}
+
+inline void depthwise_levels(const DepthwiseConv& conv, const std::uint8_t* input, std::uint32_t filter) {
+    if (conv.row_stride != 0) {
+        conv.taps == kUsualTaps ? depthwise_strided<kUsualTaps>(conv, input, filter)
+                                : depthwise_strided<0>(conv, input, filter);
+    } else {
+        conv.taps == kUsualTaps ? depthwise_bytes<kUsualTaps>(conv, input, filter)
+                                : depthwise_bytes<0>(conv, input, filter);
+    }
+}
 inline void depthwise_conv(const DepthwiseConv& conv, std::uint32_t first, std::uint32_t last) {
     for (std::uint32_t filter = first; filter < last; ++filter) {
         const std::size_t begin = filter / conv.filters_per_channel * conv.channel_stride;
         if (conv.element == Element::kFloat32) {
             depthwise_floats<4>(conv, static_cast<const float*>(conv.input) + begin, filter, 0);
         } else {
-            depthwise_bytes(conv, static_cast<const std::uint8_t*>(conv.input) + begin, filter);
+            depthwise_levels(conv, static_cast<const std::uint8_t*>(conv.input) + begin, filter);
         }
     }
     clear_gaps(conv.output, first, last);

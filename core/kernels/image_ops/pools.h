@@ -269,29 +269,61 @@ inline Sum sum_of(const T* elements, std::size_t count) {
     return total;
 }
 
-// The mean of all pixels: of levels their exact sum, divided once. Zeros between the rows add nothing.
+inline std::uint64_t sum_of_bytes(const std::uint8_t* bytes, std::size_t count) {
+#if defined(__AVX2__)
+    Vector<std::uint64_t, 16> parts{};
+    std::size_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + i));
+        parts += (Vector<std::uint64_t, 16>)_mm_sad_epu8(x, _mm_setzero_si128());
+    }
+    std::uint64_t total = parts[0] + parts[1];
+    for (; i < count; ++i) total += bytes[i];
+    return total;
+#else
+    // In pieces, so that their sums fit.
+    constexpr std::size_t kPiece = std::size_t{1} << 23;
+    std::uint64_t total = 0;
+    for (std::size_t i = 0; i < count; i += kPiece) {
+        total += sum_of<std::uint32_t>(bytes + i, count - i < kPiece ? count - i : kPiece);
+    }
+    return total;
+#endif
+}
+
+// The mean of all pixels: of levels their exact sum, divided once. Zeros between the rows and behind the last one add
+// nothing. Means become levels several at a time.
 inline void global_average(const Planes& input, const Planes& output, std::uint32_t first, std::uint32_t last) {
     const float count = static_cast<float>(input.height) * static_cast<float>(input.width);
     const std::size_t span = (input.height - 1) * input.pitch + input.width;
-    for (std::uint32_t channel = first; channel < last; ++channel) {
-        clear_plane(output, channel, 0);
+    const std::size_t image_size = input.image_stride;
+    const auto empty = static_cast<std::int64_t>(input.levels.zero * image_size);
+    const auto mean = [&](std::uint32_t channel, std::uint32_t image) {
+        const std::size_t at = row_at(input, channel, image, 0);
+        if (input.element == Element::kFloat32) {
+            return sum_of<float>(static_cast<const float*>(input.origin) + at, span) / count;
+        }
+        const std::uint8_t* const bytes = static_cast<const std::uint8_t*>(input.origin) + at;
+        const auto levels = static_cast<std::int64_t>(sum_of_bytes(bytes, image_size)) - empty;
+        return static_cast<float>(levels) * input.levels.step / count;
+    };
+    constexpr std::uint32_t kTogether = kFloatLanes;
+    Planes room = output;
+    alignas(kAlignment) unsigned char elements[kTogether * sizeof(float)];
+    room.origin = elements;
+    const std::size_t size = size_of(output.element);
+    for (std::uint32_t begin = first; begin < last; begin += kTogether) {
+        const std::uint32_t channels = last - begin < kTogether ? last - begin : kTogether;
+        for (std::uint32_t c = 0; c < channels; ++c) clear_plane(output, begin + c, 0);
         for (std::uint32_t image = 0; image < input.images; ++image) {
-            const std::size_t at = row_at(input, channel, image, 0);
-            float total = 0.0f;
-            if (input.element == Element::kFloat32) {
-                total = sum_of<float>(static_cast<const float*>(input.origin) + at, span);
-            } else {
-                // Long rows of bytes are summed in pieces, so that their sums fit.
-                const std::uint8_t* const bytes = static_cast<const std::uint8_t*>(input.origin) + at;
-                constexpr std::size_t kPiece = std::size_t{1} << 23;
-                std::int64_t levels = -static_cast<std::int64_t>(input.levels.zero * span);
-                for (std::size_t i = 0; i < span; i += kPiece) {
-                    levels += sum_of<std::int32_t>(bytes + i, span - i < kPiece ? span - i : kPiece);
-                }
-                total = static_cast<float>(levels) * input.levels.step;
+            float means[kTogether] = {};
+            for (std::uint32_t c = 0; c < channels; ++c) means[c] = mean(begin + c, image);
+            from_floats(room, 0, means, kTogether);
+            for (std::uint32_t c = 0; c < channels; ++c) {
+                unsigned char* const to =
+                    static_cast<unsigned char*>(output.origin) + row_at(output, begin + c, image, 0) * size;
+                for (std::size_t i = 0; i < size; ++i) to[i] = elements[c * size + i];
             }
-            const float mean = total / count;
-            from_floats(output, row_at(output, channel, image, 0), &mean, 1);
         }
     }
 }

@@ -32,13 +32,16 @@ inline void sum_floats(const float* input, const std::int32_t* offsets, const Ch
     ((sums[I] = total[I]), ...);
 }
 
-// The sums of the first bytes of pairs of vector i become number 2 i, those of the second ones number 2 i + 1.
+// The sums of the first bytes of pairs of vector i become number 2 i, those of the second ones number 2 i + 1; less
+// `excess`, where that leaves what fits 16 bits.
 template <std::size_t Vectors, std::size_t... I>
-inline void sum_pairs(const std::uint8_t* input, const std::int32_t* offsets, const Chunk& chunk, Shorts* sums,
-                      std::index_sequence<I...>) {
+inline void sum_pairs(const std::uint8_t* input, const std::int32_t* offsets, const Chunk& chunk, std::int32_t excess,
+                      Shorts* sums, std::index_sequence<I...>) {
     using Pairs = Vector<std::uint16_t, kVectorBytes>;
-    Pairs both[Vectors] = {((void)I, Pairs{})...};
-    Pairs high[Vectors] = {((void)I, Pairs{})...};
+    const Pairs less_high = Pairs{} - static_cast<std::uint16_t>(excess);
+    const Pairs less_both = less_high + (less_high << 8);
+    Pairs both[Vectors] = {((void)I, less_both)...};
+    Pairs high[Vectors] = {((void)I, less_high)...};
     const std::int32_t* const added = offsets + chunk.added;
     for (; offsets != added; ++offsets) {
         const std::uint8_t* const at = input + *offsets;
@@ -86,12 +89,14 @@ inline void sparse_tile(const SparseConv& conv, std::uint32_t block, std::uint32
         const std::int32_t excess = conv.excess[filter];
         Shorts pairs[2 * Vectors];
         bool is_first = block == 0;
+        if (is_first && is_last && chunk + 1 == end) {
+            // Of bytes less 128 as many sums fit 16 bits as of bytes.
+            sum_pairs<Vectors>(input, offsets, *chunk, excess, pairs, kIndices);
+            finish_tile_of<Layout::kTransposed, Vectors>(PairSums{pairs}, 0, conv.epilogue, filter, flat, conv.output);
+            return;
+        }
         for (; chunk != end; ++chunk) {
-            sum_pairs<Vectors>(input, offsets, *chunk, pairs, kIndices);
-            if (is_first && is_last && chunk + 1 == end) {
-                finish_tile<Layout::kTransposed, Vectors>(pairs, excess, conv.epilogue, filter, flat, conv.output);
-                return;
-            }
+            sum_pairs<Vectors>(input, offsets, *chunk, 0, pairs, kIndices);
             for (std::size_t v = 0; v < Vectors; ++v) {
                 const Quarters wide = widen_pair_sums(pairs[2 * v], pairs[2 * v + 1]);
                 for (std::size_t p = 0; p < 4; ++p) {
