@@ -336,5 +336,19 @@ inline void finish_tile(const Sum* sums, std::int32_t excess, const Epilogue& ep
     finish<kCount>(numbers, excess, epilogue, channel, flat, output);
 }
 
+// The same of as many vectors as there are.
+template <Layout kLayout, class Sum>
+inline void finish_vectors(const Sum* sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
+                           std::uint32_t channel, std::size_t flat, const Planes& output) {
+    if (output.element == Element::kUint8) {
+        finish_levels<kLayout>(sums, vectors, excess, epilogue, channel, flat, output);
+        return;
+    }
+    for (std::size_t v = 0; v < vectors; ++v) {
+        finish_tile<kLayout, 1>(sums + v * kVectorBytes / kFloatLanes, excess, epilogue, channel,
+                                flat + v * kVectorBytes, output);
+    }
+}
+
 }  // namespace
 }  // namespace sterna::STERNA_ISA

@@ -61,6 +61,7 @@ inline void kept([[maybe_unused]] T*& pointer) {
 using Floats = Vector<float, kVectorBytes>;
 using Shorts = Vector<std::int16_t, kVectorBytes>;
 using Ints = Vector<std::int32_t, kVectorBytes>;
+using Words = Vector<std::uint32_t, kVectorBytes>;  // for what is computed modulo 2^32
 inline constexpr std::size_t kFloatLanes = kVectorBytes / sizeof(float);
 
 // As many elements as a vector of floats has, widened.
@@ -140,26 +141,49 @@ inline Interleaved interleave(Shorts a, Shorts b) {
 #endif
 }
 
-// sum[i] += pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32
-// bits.
-inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
-#if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)pairs, (__m512i)weights);
+// The same of 32-bit lanes.
+struct InterleavedInts {
+    Ints low, high;
+};
+inline InterleavedInts interleave(Ints a, Ints b) {
+#if defined(__AVX512F__)
+    return {(Ints)_mm512_unpacklo_epi32((__m512i)a, (__m512i)b), (Ints)_mm512_unpackhi_epi32((__m512i)a, (__m512i)b)};
 #elif defined(__AVX2__)
-    return sum + (Ints)_mm256_madd_epi16((__m256i)pairs, (__m256i)weights);
+    return {(Ints)_mm256_unpacklo_epi32((__m256i)a, (__m256i)b), (Ints)_mm256_unpackhi_epi32((__m256i)a, (__m256i)b)};
+#else
+    return {__builtin_shufflevector(a, b, 0, 4, 1, 5), __builtin_shufflevector(a, b, 2, 6, 3, 7)};
+#endif
+}
+
+// Lane i is pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32
+// bits.
+inline Ints multiply_pairs(Shorts pairs, Shorts weights) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_madd_epi16((__m512i)pairs, (__m512i)weights);
+#elif defined(__AVX2__)
+    return (Ints)_mm256_madd_epi16((__m256i)pairs, (__m256i)weights);
 #elif defined(__ARM_NEON)
     const int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)pairs), vget_low_s16((int16x8_t)weights));
     const int32x4_t high = vmull_high_s16((int16x8_t)pairs, (int16x8_t)weights);
-    return sum + (Ints)vpaddq_s32(low, high);
+    return (Ints)vpaddq_s32(low, high);
 #elif defined(__SSE2__)
     typedef short Eight __attribute__((vector_size(16)));
-    return sum + (Ints)__builtin_ia32_pmaddwd128((Eight)pairs, (Eight)weights);
+    return (Ints)__builtin_ia32_pmaddwd128((Eight)pairs, (Eight)weights);
 #elif defined(__wasm_simd128__)
-    return sum + (Ints)wasm_i32x4_dot_i16x8((v128_t)pairs, (v128_t)weights);
+    return (Ints)wasm_i32x4_dot_i16x8((v128_t)pairs, (v128_t)weights);
 #else
     Ints products;
     for (int i = 0; i < 4; ++i) products[i] = pairs[2 * i] * weights[2 * i] + pairs[2 * i + 1] * weights[2 * i + 1];
-    return sum + products;
+    return products;
+#endif
+}
+
+// The same, added to a sum modulo 2^32.
+inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)pairs, (__m512i)weights);
+#else
+    return (Ints)((Words)sum + (Words)multiply_pairs(pairs, weights));
 #endif
 }
 
