@@ -35,9 +35,9 @@ std::uint32_t most_taps(const std::vector<Line>& lines) {
     return most;
 }
 
-// L: the least common multiple of all N.
+// L: a multiple of all N, and even.
 std::int32_t multiple_of(std::uint32_t taps) {
-    return taps == 4 ? 6 : taps == 3 ? 2 : 1;
+    return taps == 4 ? 6 : 2;
 }
 
 // What tap `tap` is multiplied with at a point of a line of `taps` taps; infinity is the last one.
@@ -127,11 +127,11 @@ class FastPlanner {
         }
     }
 
-    // Calls `work` with row, column and number of each point of a plane.
+    // Calls `work` with row, column and number of each point of a plane, column by column.
     template <class Work>
     void for_points(const Line& rows, const Line& columns, const Work& work) const {
-        for (std::uint32_t row = 0; row <= rows.taps; ++row) {
-            for (std::uint32_t column = 0; column <= columns.taps; ++column) {
+        for (std::uint32_t column = 0; column <= columns.taps; ++column) {
+            for (std::uint32_t row = 0; row <= rows.taps; ++row) {
                 work(row, column, point_at(rows, columns, row, column));
             }
         }
@@ -252,8 +252,7 @@ FastConv fast_conv_of(const ConvData& data) {
     for (const std::uint32_t pairs : data.fast_pairs) conv.pairs += pairs;
     conv.weights = data.shorts.data();
     conv.filters = static_cast<std::uint32_t>(data.scale.size());
-    std::uint32_t odd = data.fast_factor;
-    for (; odd % 2 == 0; odd /= 2) ++conv.shift;
+    const std::uint32_t odd = data.fast_factor / 4;
     // Each step doubles the bits that are right, of which an odd number's own are three.
     conv.inverse = odd;
     for (int i = 0; i < 4; ++i) conv.inverse *= 2 - odd * conv.inverse;

@@ -100,7 +100,7 @@ struct ConvData {
     std::size_t matrix_run = 0;
     std::vector<FastPlane> fast_planes;
     std::vector<std::uint32_t> fast_slots, fast_pairs;
-    std::uint32_t fast_factor = 1;  // of sums
+    std::uint32_t fast_factor = 4;  // of sums
     std::size_t fast_run = 0;
     std::vector<std::int32_t> taps;
     std::vector<float> floats;

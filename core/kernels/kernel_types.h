@@ -127,14 +127,15 @@ struct FastConv {
     const FastPlane* planes = nullptr;
     std::uint32_t plane_count = 0;
     std::uint32_t rows = 0, columns = 0;  // most of a plane; there is one point more in each dimension
-    // Products of a point follow each other, in pairs. By plane and its points, row by row: the number of the product.
+    // Products of a point follow each other, in pairs. By plane and its points, column by column: the number of the
+    // product.
     const std::uint32_t* slots = nullptr;
     const std::uint32_t* point_pairs = nullptr;  // by point, row by row; one at least
     std::uint32_t pairs = 0;                     // of all points
     const std::int16_t* weights = nullptr;       // [block of kFiltersPerBlock][pair][filter][2]
     std::uint32_t filters = 0;
-    // Sums are as many times too large: 2^shift times an odd number, of which this is the inverse modulo 2^32.
-    std::uint32_t shift = 0, inverse = 1;
+    // Sums are too large: four times an odd number, of which this is the inverse modulo 2^32.
+    std::uint32_t inverse = 1;
     std::size_t run = 0;  // columns whose inputs are taken before the next ones; a multiple of a vector
     const std::int32_t* excess = nullptr;
     Planes output;  // of two rows at least

@@ -10,7 +10,7 @@
 //     at infinity:  p    = (L * w[r - 1])                *  (d[k] times the coefficients of M(x))
 //     L y[0] = sum of p(a),     L y[1] = sum of a p(a), and p at infinity
 //
-// L makes all of L / N(a) whole: 6 where there are four taps (N is 2, -2, -6 and 6), 2 where there are three, else 1.
+// L makes all of L / N(a) whole: 6 where there are four taps (N is 2, -2, -6 and 6), else 2 (three taps need it).
 // Two dimensions nest, and give L^2 y, which is divided exactly. How outputs are made of products depends on the
 // points alone: products of all channels, and of all phases of a strided convolution, are summed first, point by point.
 //
@@ -27,71 +27,96 @@ namespace {
 inline constexpr std::size_t kFastPoints = kFastTaps + 1;
 // A vector of columns is half as many tiles, whose sums are two vectors.
 inline constexpr std::size_t kFastHalves = 2;
+inline constexpr std::size_t kFastSums = kFastHalves * kFiltersPerBlock;
 static_assert(kFastTaps == 4 && 3 * 6 * 255 <= 32767 && 15 * 15 * 128 <= 32767);
 
-// The inputs of a line, `step` apart, to what is multiplied at each point; infinity last.
-inline void transform_line(Shorts* d, std::size_t step, std::uint32_t taps) {
-    const Shorts d0 = d[0], d1 = d[step];
-    if (taps == 1) return;
-    const Shorts d2 = d[2 * step];
-    if (taps == 2) {
-        d[0] = d1 - d0;
-        d[2 * step] = d2 - d1;
-        return;
+// Calls `work` with the number of taps, as a type.
+template <class Work>
+inline void for_taps(std::uint32_t taps, const Work& work) {
+    switch (taps) {
+        case 1:
+            return work(std::integral_constant<std::uint32_t, 1>());
+        case 2:
+            return work(std::integral_constant<std::uint32_t, 2>());
+        case 3:
+            return work(std::integral_constant<std::uint32_t, 3>());
+        default:
+            return work(std::integral_constant<std::uint32_t, kFastTaps>());
     }
-    const Shorts d3 = d[3 * step], far = d3 - d1, near = d2 - d0;
-    if (taps == 3) {
-        d[0] = near;
-        d[step] = d2 + d1;
-        d[2 * step] = d2 - d1;
-        d[3 * step] = far;
-        return;
-    }
-    const Shorts last = d3 - d2;
-    d[0] = far - (near + near);
-    d[step] = last - (d1 + d1);
-    d[2 * step] = last - ((d2 - d1) + (d2 - d1));
-    d[3 * step] = far;
-    d[4 * step] = (d[4 * step] - d2) - (far + far);
 }
 
-// The first and the second output of a line of sums, `step` apart.
-inline void combine_line(const Ints* sums, std::size_t step, std::uint32_t taps, Ints& first, Ints& second) {
-    Words one = (Words)sums[0], two = (Words)sums[taps * step];
-    if (taps > 1) {
-        one += (Words)sums[step];
-        two += (Words)sums[step];
+// The inputs of a line to what is multiplied at each point; infinity last.
+template <std::uint32_t kTaps>
+inline void transform_line(Shorts* d) {
+    if constexpr (kTaps == 2) {
+        d[0] = d[1] - d[0];
+        d[2] = d[2] - d[1];
+    } else if constexpr (kTaps == 3) {
+        d[0] = d[2] - d[0];
+        d[3] = d[3] - d[1];
+        const Shorts sum = d[2] + d[1];
+        d[2] = d[2] - d[1];
+        d[1] = sum;
+    } else if constexpr (kTaps == 4) {
+        const Shorts near = d[2] - d[0], middle = d[2] - d[1], far = d[3] - d[1], last = d[3] - d[2];
+        d[0] = far - (near + near);
+        d[4] = (d[4] - d[2]) - (far + far);
+        d[1] = last - (d[1] + d[1]);
+        d[2] = last - (middle + middle);
+        d[3] = far;
     }
-    if (taps > 2) {
-        one += (Words)sums[2 * step];
-        two -= (Words)sums[2 * step];
+}
+
+// The first and the second output of a line of sums, which are kFastSums apart.
+template <std::uint32_t kTaps>
+inline void combine_line(const Words* sums, Words& first, Words& second) {
+    first = sums[0];
+    second = sums[kTaps * kFastSums];
+    if constexpr (kTaps > 1) {
+        const Words one = sums[kFastSums];
+        first += one;
+        second += one;
     }
-    if (taps > 3) {
-        one += (Words)sums[3 * step];
-        two += (Words)sums[3 * step] + (Words)sums[3 * step];
+    if constexpr (kTaps > 2) {
+        const Words minus_one = sums[2 * kFastSums];
+        first += minus_one;
+        second -= minus_one;
     }
-    first = (Ints)one;
-    second = (Ints)two;
+    if constexpr (kTaps > 3) {
+        const Words two = sums[3 * kFastSums];
+        first += two;
+        second += two + two;
+    }
 }
 
 // One plane's inputs of as many columns as a vector has bytes: columns with even and with odd numbers are the low and
 // the high bytes of 16-bit lanes.
 inline void take_plane(const std::uint8_t* from, std::size_t pitch, const FastPlane& plane, const std::uint32_t* slots,
                        Shorts* to) {
-    Shorts d[kFastPoints][kFastPoints + 1];
+    Shorts across[kFastPoints][kFastPoints];
     const std::uint32_t rows = plane.rows, columns = plane.columns;
-    for (std::uint32_t row = 0; row <= rows; ++row, from += pitch) {
-        for (std::uint32_t i = 0; i <= columns; i += 2) {
-            const Vector<std::uint16_t, kVectorBytes> pairs = load_pairs(from + i);
-            d[row][i] = (Shorts)(pairs & 0xff);
-            d[row][i + 1] = (Shorts)(pairs >> 8);
+    for_taps(columns, [&](auto taps) {
+        constexpr std::uint32_t kTaps = decltype(taps)::value;
+        for (std::uint32_t row = 0; row <= rows; ++row, from += pitch) {
+            Shorts d[kTaps / 2 * 2 + 2];
+            for (std::uint32_t i = 0; i <= kTaps; i += 2) {
+                const Vector<std::uint16_t, kVectorBytes> pairs = load_pairs(from + i);
+                d[i] = (Shorts)(pairs & 0xff);
+                d[i + 1] = (Shorts)(pairs >> 8);
+            }
+            transform_line<kTaps>(d);
+            for (std::uint32_t i = 0; i <= kTaps; ++i) across[row][i] = d[i];
         }
-        transform_line(d[row], 1, columns);
-    }
-    for (std::uint32_t column = 0; column <= columns; ++column) transform_line(&d[0][column], kFastPoints + 1, rows);
-    for (std::uint32_t row = 0; row <= rows; ++row) {
-        for (std::uint32_t column = 0; column <= columns; ++column) to[*slots++] = d[row][column];
-    }
+    });
+    for_taps(rows, [&](auto taps) {
+        constexpr std::uint32_t kTaps = decltype(taps)::value;
+        for (std::uint32_t column = 0; column <= columns; ++column, slots += kTaps + 1) {
+            Shorts d[kTaps + 1];
+            for (std::uint32_t i = 0; i <= kTaps; ++i) d[i] = across[i][column];
+            transform_line<kTaps>(d);
+            for (std::uint32_t i = 0; i <= kTaps; ++i) to[slots[i]] = d[i];
+        }
+    });
 }
 
 // All inputs of one vector of columns, in pairs.
@@ -111,10 +136,10 @@ inline void take_inputs(const FastConv& conv, const std::uint8_t* input, Shorts*
 
 // Sums of a block of filters at all points: [point][filter][half].
 template <std::size_t... F>
-inline void sum_points(const FastConv& conv, const Shorts* x, const std::int16_t* pair, Ints* sums,
+inline void sum_points(const FastConv& conv, const Shorts* x, const std::int16_t* pair, Words* sums,
                        std::index_sequence<F...>) {
     const std::uint32_t* const end = conv.point_pairs + (conv.rows + 1) * (conv.columns + 1);
-    for (const std::uint32_t* point = conv.point_pairs; point != end; ++point) {
+    for (const std::uint32_t* point = conv.point_pairs; point != end; ++point, sums += kFastSums) {
         Ints low[] = {multiply_pairs(x[0], broadcast_pair(pair + 2 * F))...};
         Ints high[] = {multiply_pairs(x[1], broadcast_pair(pair + 2 * F))...};
         x += 2;
@@ -127,39 +152,66 @@ inline void sum_points(const FastConv& conv, const Shorts* x, const std::int16_t
             ((low[F] = multiply_add_pairs(a, w[F], low[F])), ...);
             ((high[F] = multiply_add_pairs(b, w[F], high[F])), ...);
         }
-        ((sums[kFastHalves * F] = low[F], sums[kFastHalves * F + 1] = high[F]), ...);
-        sums += kFastHalves * kFiltersPerBlock;
+        ((sums[kFastHalves * F] = (Words)low[F], sums[kFastHalves * F + 1] = (Words)high[F]), ...);
     }
 }
 
-// The outputs of a filter, two rows of a vector of columns, from its sums.
-inline void make_outputs(const FastConv& conv, const Ints* sums, Quarters* top, Quarters* bottom) {
-    constexpr std::size_t kStep = kFastHalves * kFiltersPerBlock;
-    for (std::size_t half = 0; half < kFastHalves; ++half) {
-        Ints across[2][kFastPoints], y[2][2];
-        for (std::uint32_t row = 0; row <= conv.rows; ++row) {
-            combine_line(sums + half + row * (conv.columns + 1) * kStep, kStep, conv.columns, across[0][row],
-                         across[1][row]);
+// The outputs of a vector of columns of a filter's two rows.
+struct FastOutputs {
+    Quarters row[2][kFastVectors];
+};
+
+// Those of a block of filters, from its sums.
+template <std::uint32_t kColumns>
+inline void make_outputs(const FastConv& conv, const Words* sums, FastOutputs* outputs, std::size_t vector) {
+    constexpr std::size_t kRow = (kColumns + 1) * kFastSums;
+    const std::uint32_t inverse = conv.inverse, rows = conv.rows;
+    // By four, and by an odd number modulo 2^32.
+    const auto divided = [=](Words sum) { return (Ints)((Words)((Ints)sum >> 2) * inverse); };
+    for (std::size_t i = 0; i < kFastSums; ++i, ++sums) {
+        const Words* row = sums;
+        kept(row);
+        Words left, right, top_left, top_right, low_left, low_right;
+        combine_line<kColumns>(row, top_left, top_right);
+        combine_line<kColumns>(row + rows * kRow, low_left, low_right);
+        if (rows > 1) {
+            combine_line<kColumns>(row + kRow, left, right);
+            top_left += left;
+            top_right += right;
+            low_left += left;
+            low_right += right;
         }
-        for (std::size_t column = 0; column < 2; ++column) {
-            combine_line(across[column], 1, conv.rows, y[0][column], y[1][column]);
+        if (rows > 2) {
+            combine_line<kColumns>(row + 2 * kRow, left, right);
+            top_left += left;
+            top_right += right;
+            low_left -= left;
+            low_right -= right;
         }
-        for (std::size_t row = 0; row < 2; ++row) {
-            // A power of two and an odd number, which is divided by modulo 2^32.
-            for (Ints& part : y[row]) part = (Ints)((Words)(part >> conv.shift) * conv.inverse);
-            const InterleavedInts both = interleave(y[row][0], y[row][1]);
-            Quarters& to = row == 0 ? *top : *bottom;
-            to.part[2 * half] = both.low;
-            to.part[2 * half + 1] = both.high;
+        if (rows > 3) {
+            combine_line<kColumns>(row + 3 * kRow, left, right);
+            top_left += left;
+            top_right += right;
+            low_left += left + left;
+            low_right += right + right;
         }
+        FastOutputs& to = outputs[i / kFastHalves];
+        const InterleavedInts top = interleave(divided(top_left), divided(top_right));
+        const InterleavedInts low = interleave(divided(low_left), divided(low_right));
+        Ints* const part = to.row[0][vector].part + 2 * (i % kFastHalves);
+        Ints* const low_part = to.row[1][vector].part + 2 * (i % kFastHalves);
+        part[0] = top.low;
+        part[1] = top.high;
+        low_part[0] = low.low;
+        low_part[1] = low.high;
     }
 }
 
 // Two rows of `vectors` of columns, of units `first` to `last` of kFastFilters filters.
 inline void fast_run(const FastConv& conv, Shorts* inputs, std::size_t flat, std::size_t vectors, std::uint32_t first,
                      std::uint32_t last) {
-    Ints sums[kFastPoints * kFastPoints * kFastHalves * kFiltersPerBlock];
-    Quarters outputs[kFiltersPerBlock][2][kFastVectors];
+    Words sums[kFastPoints * kFastPoints * kFastSums];
+    FastOutputs outputs[kFiltersPerBlock];
     const std::size_t slots = 2 * std::size_t{conv.pairs};
     for (std::size_t v = 0; v < vectors; ++v) {
         take_inputs(conv, conv.input + flat + v * kVectorBytes, inputs + v * slots);
@@ -169,13 +221,11 @@ inline void fast_run(const FastConv& conv, Shorts* inputs, std::size_t flat, std
         const std::int16_t* const weights = conv.weights + begin * slots;
         for (std::size_t v = 0; v < vectors; ++v) {
             sum_points(conv, inputs + v * slots, weights, sums, std::make_index_sequence<kFiltersPerBlock>{});
-            for (std::size_t f = 0; f < kFiltersPerBlock; ++f) {
-                make_outputs(conv, sums + kFastHalves * f, &outputs[f][0][v], &outputs[f][1][v]);
-            }
+            for_taps(conv.columns, [&](auto taps) { make_outputs<decltype(taps)::value>(conv, sums, outputs, v); });
         }
         for (std::uint32_t filter = begin; filter < begin + kFiltersPerBlock && filter < end; ++filter) {
             for (std::size_t row = 0; row < 2; ++row) {
-                finish_vectors<Layout::kPlain>(outputs[filter - begin][row][0].part, vectors, conv.excess[filter],
+                finish_vectors<Layout::kPlain>(outputs[filter - begin].row[row][0].part, vectors, conv.excess[filter],
                                                conv.epilogue, filter, flat + row * conv.output.pitch, conv.output);
             }
         }
