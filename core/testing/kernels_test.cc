@@ -423,6 +423,7 @@ int main(int argc, char** argv) {
         check_case(sterna::testing::extreme_convolution(random), "extreme convolution " + which, all_kernels);
         check_case(sterna::testing::random_graph(random), "graph " + which, all_kernels);
         check_case(sterna::testing::wide_convolution(random), "wide convolution " + which, all_kernels);
+        check_case(sterna::testing::dense_convolution(random), "dense convolution " + which, all_kernels);
     }
     for (const Kernels& kernels : all_kernels) {
         if (kernels.set->fast_conv == nullptr || !kernels.has_others) continue;

@@ -37,6 +37,9 @@ Case random_convolution(Random& random);
 // The same with more channels and filters.
 Case wide_convolution(Random& random);
 
+// One with few channels, whose weights are numbers, and mostly few zeros among them.
+Case dense_convolution(Random& random);
+
 // Sums as large as they get: the same sign everywhere and the largest levels.
 Case extreme_convolution(Random& random);
 
