@@ -10,7 +10,7 @@ namespace {
 constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
 constexpr std::uint64_t kLargestProduct = 255 * 128;
 // Products of a tile: beyond so many, their inputs are in no cache that is worth a name.
-constexpr std::size_t kMaxPairs = 2048;
+constexpr std::size_t kMaxPairs = 8192;
 constexpr std::int32_t kPoints[kFastTaps] = {0, 1, -1, 2};
 
 // Taps of one phase in one dimension: numbers of the kernel's, `stride` apart.
