@@ -186,7 +186,7 @@ inline void finish_levels_as(const Sum* sums, std::size_t vectors, std::int32_t 
     const Floats none{};
     const Floats scale = none + epilogue.scale[channel], shift = none + epilogue.shift[channel];
     const Floats inverse_step = none + output.levels.inverse_step, highest = none + output.levels.highest;
-    const auto lowest = static_cast<std::int32_t>(output.levels.lowest);
+    const float lowest = output.levels.lowest;
     const std::int32_t zero = output.levels.zero;
     const Activation activation = epilogue.activation;
     std::uint8_t* const to = static_cast<std::uint8_t*>(output.origin) + channel * output.plane_stride + flat;

@@ -321,26 +321,26 @@ inline Quarters quarters(Bytes x) {
 
 // Nearest whole numbers, halves to even, of four parts; not less than `lowest`, plus `zero`. Numbers are at most 255,
 // or 127 if `lowest` is negative. What is no number becomes the lowest one.
-inline Bytes round_quarters(const Floats (&x)[4], std::int32_t lowest, std::int32_t zero) {
+inline Bytes round_quarters(const Floats (&x)[4], float lowest, std::int32_t zero) {
 #if defined(__AVX512F__)
     const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)x[0]), _mm512_cvtps_epi32((__m512)x[1]));
     const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)x[2]), _mm512_cvtps_epi32((__m512)x[3]));
-    if (lowest == 0) return (Bytes)_mm512_packus_epi16(low, high);
-    const __m512i limit = _mm512_set1_epi8(static_cast<char>(lowest));
+    if (lowest == 0.0f) return (Bytes)_mm512_packus_epi16(low, high);
+    const __m512i limit = _mm512_set1_epi8(static_cast<char>(static_cast<int>(lowest)));
     return (Bytes)_mm512_max_epi8(_mm512_packs_epi16(low, high), limit) + static_cast<std::uint8_t>(zero);
 #elif defined(__AVX2__)
     const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)x[0]), _mm256_cvtps_epi32((__m256)x[1]));
     const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)x[2]), _mm256_cvtps_epi32((__m256)x[3]));
-    if (lowest == 0) return (Bytes)_mm256_packus_epi16(low, high);
-    const __m256i limit = _mm256_set1_epi8(static_cast<char>(lowest));
+    if (lowest == 0.0f) return (Bytes)_mm256_packus_epi16(low, high);
+    const __m256i limit = _mm256_set1_epi8(static_cast<char>(static_cast<int>(lowest)));
     return (Bytes)_mm256_max_epi8(_mm256_packs_epi16(low, high), limit) + static_cast<std::uint8_t>(zero);
 #elif defined(__wasm_simd128__)
-    const v128_t limit = wasm_f32x4_splat(static_cast<float>(lowest));
+    const v128_t limit = wasm_f32x4_splat(lowest);
     const auto part = [&](std::size_t p) { return rounded((Floats)wasm_f32x4_pmax(limit, (v128_t)x[p]), zero); };
     return (Bytes)wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(part(0), part(1)),
                                           wasm_i16x8_narrow_i32x4(part(2), part(3)));
 #else
-    const Floats limit = Floats{} + static_cast<float>(lowest);
+    const Floats limit = Floats{} + lowest;
     std::uint8_t bytes[kVectorBytes];
     for (std::size_t p = 0; p < 4; ++p) {
         store_rounded(bytes + p * kFloatLanes, x[p] > limit ? x[p] : limit, zero);

@@ -93,11 +93,14 @@ inline void combine_line(const Words* sums, Words& first, Words& second) {
 // the high bytes of 16-bit lanes.
 inline void take_plane(const std::uint8_t* from, std::size_t pitch, const FastPlane& plane, const std::uint32_t* slots,
                        Shorts* to) {
-    Shorts across[kFastPoints][kFastPoints];
+    Shorts across[kFastPoints * kFastPoints];
     const std::uint32_t rows = plane.rows, columns = plane.columns;
     for_taps(columns, [&](auto taps) {
         constexpr std::uint32_t kTaps = decltype(taps)::value;
-        for (std::uint32_t row = 0; row <= rows; ++row, from += pitch) {
+        for (Shorts *line = across, *const end = across + (rows + 1) * kFastPoints; line != end;
+             line += kFastPoints, from += pitch) {
+            kept(from);
+            kept(line);
             Shorts d[kTaps / 2 * 2 + 2];
             for (std::uint32_t i = 0; i <= kTaps; i += 2) {
                 const Vector<std::uint16_t, kVectorBytes> pairs = load_pairs(from + i);
@@ -105,14 +108,17 @@ inline void take_plane(const std::uint8_t* from, std::size_t pitch, const FastPl
                 d[i + 1] = (Shorts)(pairs >> 8);
             }
             transform_line<kTaps>(d);
-            for (std::uint32_t i = 0; i <= kTaps; ++i) across[row][i] = d[i];
+            for (std::uint32_t i = 0; i <= kTaps; ++i) line[i] = d[i];
         }
     });
     for_taps(rows, [&](auto taps) {
         constexpr std::uint32_t kTaps = decltype(taps)::value;
         for (std::uint32_t column = 0; column <= columns; ++column, slots += kTaps + 1) {
+            const Shorts* line = across + column;
+            kept(line);
+            kept(slots);
             Shorts d[kTaps + 1];
-            for (std::uint32_t i = 0; i <= kTaps; ++i) d[i] = across[i][column];
+            for (std::uint32_t i = 0; i <= kTaps; ++i) d[i] = line[i * kFastPoints];
             transform_line<kTaps>(d);
             for (std::uint32_t i = 0; i <= kTaps; ++i) to[slots[i]] = d[i];
         }
@@ -127,10 +133,10 @@ inline void take_inputs(const FastConv& conv, const std::uint8_t* input, Shorts*
         take_plane(input + plane.offset, conv.output.pitch, plane, slots, to);
         slots += (plane.rows + 1) * (plane.columns + 1);
     }
-    for (std::uint32_t i = 0; i < conv.pairs; ++i) {
-        const Interleaved both = interleave(to[2 * i], to[2 * i + 1]);
-        to[2 * i] = both.low;
-        to[2 * i + 1] = both.high;
+    for (const Shorts* const end = to + 2 * conv.pairs; to != end; to += 2) {
+        const Interleaved both = interleave(to[0], to[1]);
+        to[0] = both.low;
+        to[1] = both.high;
     }
 }
 
