@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::uint64_t kMaxInt32Sum = 0x7fffffff;
 constexpr std::uint64_t kLargestProduct = 255 * 128;
-// Products of a tile: beyond so many, their inputs are in no cache that is worth a name.
+// Products of a tile: their inputs stay in the second cache.
 constexpr std::size_t kMaxPairs = 8192;
 constexpr std::int32_t kPoints[kFastTaps] = {0, 1, -1, 2};
 
@@ -17,6 +17,8 @@ constexpr std::int32_t kPoints[kFastTaps] = {0, 1, -1, 2};
 struct Line {
     std::int64_t phase = 0, shift = 0;
     std::uint32_t first = 0, taps = 0;
+    // By point, the last one infinity: what taps are multiplied with.
+    std::int32_t factors[kFastTaps + 1][kFastTaps] = {};
 };
 
 // Of all phases that have some.
@@ -24,7 +26,11 @@ std::vector<Line> lines_of(std::uint32_t kernel, std::uint32_t stride, std::int3
     std::vector<Line> lines;
     for (std::uint32_t first = 0; first < std::min(kernel, stride); ++first) {
         const Tap at = tap(first, 1, pad, stride);
-        lines.push_back({at.phase, at.shift, first, (kernel - first + stride - 1) / stride});
+        lines.emplace_back();
+        lines.back().phase = at.phase;
+        lines.back().shift = at.shift;
+        lines.back().first = first;
+        lines.back().taps = (kernel - first + stride - 1) / stride;
     }
     return lines;
 }
@@ -40,15 +46,16 @@ std::int32_t multiple_of(std::uint32_t taps) {
     return taps == 4 ? 6 : 2;
 }
 
-// What tap `tap` is multiplied with at a point of a line of `taps` taps; infinity is the last one.
-std::int32_t coefficient(std::uint32_t point, std::uint32_t tap, std::uint32_t taps, std::int32_t multiple) {
-    if (point == taps) return tap + 1 == taps ? multiple : 0;
-    std::int32_t divisor = 1, power = 1;
-    for (std::uint32_t other = 0; other < taps; ++other) {
-        if (other != point) divisor *= kPoints[point] - kPoints[other];
+// L / N times the powers of each point.
+void set_factors(Line& line, std::int32_t multiple) {
+    for (std::uint32_t point = 0; point < line.taps; ++point) {
+        std::int32_t factor = multiple;
+        for (std::uint32_t other = 0; other < line.taps; ++other) {
+            if (other != point) factor /= kPoints[point] - kPoints[other];
+        }
+        for (std::uint32_t tap = 0; tap < line.taps; ++tap, factor *= kPoints[point]) line.factors[point][tap] = factor;
     }
-    for (std::uint32_t i = 0; i < tap; ++i) power *= kPoints[point];
-    return multiple / divisor * power;
+    line.factors[line.taps][line.taps - 1] = multiple;
 }
 
 class FastPlanner {
@@ -60,6 +67,9 @@ class FastPlanner {
         most_rows_ = most_taps(rows_);
         most_columns_ = most_taps(columns_);
         if (!is_taken()) return;
+        const std::int32_t multiple = multiple_of(std::max(most_rows_, most_columns_));
+        for (Line& line : rows_) set_factors(line, multiple);
+        for (Line& line : columns_) set_factors(line, multiple);
         count_products();
         has_plan_ = pairs_ <= kMaxPairs;
     }
@@ -172,7 +182,6 @@ class FastPlanner {
     // A product that is missing in a last pair has a weight of zero.
     void make_weights(ConvData& data) const {
         const ConvShape& shape = request_.shape;
-        const std::int32_t multiple = multiple_of(std::max(most_rows_, most_columns_));
         const std::size_t kernel = std::size_t{shape.kernel_height} * shape.kernel_width;
         const std::size_t block_weights = 2 * pairs_ * kFiltersPerBlock;
         const std::uint32_t filters = request_.weights->filters;
@@ -186,14 +195,13 @@ class FastPlanner {
                 for_points(rows, columns, [&](std::uint32_t row, std::uint32_t column, std::size_t) {
                     std::int32_t sum = 0;
                     for (std::uint32_t y = 0; y < rows.taps; ++y) {
-                        const std::int32_t factor = coefficient(row, y, rows.taps, multiple);
                         const std::size_t line =
                             channel * kernel + std::size_t{rows.first + y * shape.stride_height} * shape.kernel_width +
                             columns.first;
                         for (std::uint32_t x = 0; x < columns.taps; ++x) {
                             const float weight = weights[line + std::size_t{x} * shape.stride_width];
-                            sum += factor * coefficient(column, x, columns.taps, multiple) *
-                                   static_cast<std::int32_t>(weight);
+                            sum +=
+                                rows.factors[row][y] * columns.factors[column][x] * static_cast<std::int32_t>(weight);
                         }
                     }
                     to[(*slot / 2 * kFiltersPerBlock + filter % kFiltersPerBlock) * 2 + *slot % 2] =
