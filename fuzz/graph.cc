@@ -199,7 +199,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     sterna::EngineOptions options;
     options.int8_activations = (data[0] & 1) != 0;
     options.is_tuned = false;
-    if ((data[0] & 4) != 0) options.method = sterna::ConvMethod::kDense;
+    if ((data[0] & 4) != 0) {
+        options.method = (data[0] & 2) != 0 ? sterna::ConvMethod::kFast : sterna::ConvMethod::kDense;
+    }
     options.sparse_form = data[0] >> 6;
     options.max_bytes = kMaxBytes;
     options.isa = sterna::best_isa();

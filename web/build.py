@@ -27,6 +27,8 @@ STACK_BYTES = 1 << 19
 
 # The kernels are compiled once for each instruction set, and some for one of other processors alone.
 KERNELS = REPOSITORY / "core" / "kernels" / "kernel_set.cc"
+# The plain ones are there to compare with, and are as small as they get.
+KERNEL_FLAGS = {"scalar": ["-Os"], "wasm": []}
 FOREIGN = [REPOSITORY / "core" / "kernels" / "matrix_conv" / "amx.cc"]
 TESTING = REPOSITORY / "core" / "testing"
 SOURCES = sorted(
@@ -73,7 +75,7 @@ def build(sources: Sequence[Path], module: Path, *flags: str) -> None:
     module.parent.mkdir(parents=True, exist_ok=True)
     units = [(source, source.stem, [flag for flag in flags if flag.startswith("-Wno")]) for source in sources]
     units += [(source, source.stem, []) for source in SOURCES]
-    units += [(KERNELS, f"kernels_{isa}", [f"-DSTERNA_ISA={isa}"]) for isa in ("scalar", "wasm")]
+    units += [(KERNELS, f"kernels_{isa}", [f"-DSTERNA_ISA={isa}", *own]) for isa, own in KERNEL_FLAGS.items()]
 
     def compile_unit(unit: tuple[Path, str, list[str]]) -> Path:
         source, name, own_flags = unit

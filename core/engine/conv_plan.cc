@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/engine/fast_plan.h"
 #include "core/engine/matrix_plan.h"
 #include "core/engine/packed_signs.h"
 
@@ -14,16 +15,8 @@ constexpr float kInt8Largest = 127.0f;
 constexpr std::size_t kLineBytes = 64;
 // The largest tile of a sparse convolution.
 constexpr std::size_t kTileBytes = 512;
-
-// A tap's row or column in the planes that are read: phase, and pixels from the output's.
-struct Tap {
-    std::int64_t phase = 0, shift = 0;
-};
-Tap tap(std::uint32_t index, std::uint32_t dilation, std::int32_t pad, std::uint32_t stride) {
-    const std::int64_t at = std::int64_t{index} * dilation - pad;
-    const std::int64_t phase = ((at % stride) + stride) % stride;
-    return {phase, (at - phase) / stride};
-}
+// Layers with a nonzero weight in so many, or more of them, are also tried with a kernel that multiplies.
+constexpr std::uint64_t kWeightsPerNonzero = 4;
 
 class ConvPlanner {
   public:
@@ -57,6 +50,8 @@ class ConvPlanner {
             }
         } else if (method == ConvMethod::kMatrix && plan_matrices(request_, positions_, channel_stride_, step_)) {
             step_.kind = StepKind::kMatrix;
+        } else if (method == ConvMethod::kFast && plan_fast(request_, step_)) {
+            step_.kind = StepKind::kFast;
         } else if (is_signs && method == ConvMethod::kLists) {
             step_.kind = request_.is_few ? StepKind::kGather : StepKind::kSparse;
             make_lists();
@@ -326,6 +321,12 @@ class ConvPlanner {
 
 }  // namespace
 
+Tap tap(std::uint32_t index, std::uint32_t dilation, std::int32_t pad, std::uint32_t stride) {
+    const std::int64_t at = std::int64_t{index} * dilation - pad;
+    const std::int64_t phase = ((at % stride) + stride) % stride;
+    return {phase, (at - phase) / stride};
+}
+
 ConvReach strided_reach(const ConvShape& conv, const Shape& input, const Shape& output) {
     const auto before = [](std::int64_t pad) { return static_cast<std::uint32_t>(std::max<std::int64_t>(0, pad)); };
     const auto behind = [](std::uint32_t outputs, std::uint32_t stride, std::uint32_t kernel, std::uint32_t dilation,
@@ -406,6 +407,24 @@ float ConvRequest::filter_scale(std::uint32_t filter) const {
 
 Step make_conv_step(const ConvRequest& request, ConvMethod method) {
     return ConvPlanner(request).run(method);
+}
+
+ConvMethod untuned_method(const ConvRequest& request, ConvMethod method) {
+    const bool is_dense = request.weights->kind != Weights::Kind::kSigns;
+    return method == ConvMethod::kLists && is_dense && gains_by_fast(request) ? ConvMethod::kFast : method;
+}
+
+std::vector<ConvMethod> other_methods(const ConvRequest& request, StepKind kind) {
+    const Weights& weights = *request.weights;
+    const bool has_few_zeros =
+        weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width;
+    std::vector<ConvMethod> methods;
+    if (kind == StepKind::kGather || (kind == StepKind::kSparse && has_few_zeros))
+        methods.push_back(ConvMethod::kDense);
+    if (request.has_matrices) methods.push_back(ConvMethod::kMatrix);
+    const bool is_dense = kind == StepKind::kDense || (kind == StepKind::kSparse && has_few_zeros);
+    if (is_dense && can_be_fast(request)) methods.push_back(ConvMethod::kFast);
+    return methods;
 }
 
 }  // namespace sterna

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/engine/plan.h"
 
@@ -53,6 +54,7 @@ struct ConvRequest {
     std::size_t cache_bytes = 0, block_bytes = 0, matrix_bytes = 0;  // of the options
     std::uint32_t depthwise_taps = 1;  // inputs in a row that a tap of the depthwise kernel stands for, of bytes
     bool has_matrices = false;         // a kernel for them that takes such layers
+    std::uint32_t fast_columns = 0;    // of a vector of the kernel with fewer products, if it takes such layers
 
     // The weights of a filter as kernels multiply with them: in integer inference whole numbers of 8 bits.
     void read_filter(std::uint32_t filter, std::vector<float>& to) const;
@@ -60,8 +62,19 @@ struct ConvRequest {
     float filter_scale(std::uint32_t filter) const;
 };
 
-// By `method` where that is possible, otherwise by products of vectors: lists are of signs alone, and matrices of
-// bytes.
+// A tap's row or column in the planes that are read: phase, and pixels from the output's.
+struct Tap {
+    std::int64_t phase = 0, shift = 0;
+};
+Tap tap(std::uint32_t index, std::uint32_t dilation, std::int32_t pad, std::uint32_t stride);
+
+// By `method` where that is possible, otherwise by products of vectors: lists are of signs alone, and matrices and
+// fewer products of bytes.
 Step make_conv_step(const ConvRequest& request, ConvMethod method);
+
+// Where nothing is measured: `method`, or a better one in the place of the usual one.
+ConvMethod untuned_method(const ConvRequest& request, ConvMethod method);
+// What else is measured than the usual method, which makes a step of `kind`.
+std::vector<ConvMethod> other_methods(const ConvRequest& request, StepKind kind);
 
 }  // namespace sterna

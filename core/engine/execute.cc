@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "core/engine/fast_plan.h"
 #include "core/engine/matrix_plan.h"
 #include "core/engine/plan.h"
 
@@ -177,6 +178,14 @@ void Plan::run_step(const Step& step, unsigned char* arena, float* scratch, std:
             kernels_->matrix_conv(conv, scratch, first, last);
             return;
         }
+        case StepKind::kFast: {
+            FastConv conv = fast_conv_of(data);
+            conv.input = static_cast<const std::uint8_t*>(input.origin);
+            conv.output = output;
+            conv.epilogue = epilogue;
+            kernels_->fast_conv(conv, scratch, first, last);
+            return;
+        }
         case StepKind::kDepthwise: {
             DepthwiseConv conv;
             conv.input = input.origin;
@@ -319,6 +328,8 @@ std::string Plan::kernel_name(const Step& step) const {
             return "packed dot";
         case StepKind::kMatrix:
             return "matrix";
+        case StepKind::kFast:
+            return "dense winograd";
         case StepKind::kDepthwise:
             return "depthwise";
         case StepKind::kSplit:

@@ -6,6 +6,7 @@
 
 #include "core/engine/arena_layout.h"
 #include "core/engine/conv_plan.h"
+#include "core/engine/fast_plan.h"
 #include "core/engine/geometry.h"
 #include "core/engine/levels.h"
 #include "core/engine/matrix_plan.h"
@@ -15,8 +16,6 @@
 namespace sterna {
 namespace {
 
-// Layers with a nonzero weight in so many, or more of them, are also tried with a kernel that multiplies.
-constexpr std::uint64_t kWeightsPerNonzero = 4;
 // Far beyond any network; places are found in a time that grows with the square of their number.
 constexpr std::size_t kMaxNodes = std::size_t{1} << 14;
 constexpr std::size_t kMaxNodeInputs = std::size_t{1} << 16;
@@ -328,12 +327,17 @@ class Planner {
         request.cache_bytes = options_.cache_bytes;
         request.block_bytes = options_.block_bytes;
         request.matrix_bytes = options_.matrix_bytes;
-        request.has_matrices = plan_.kernels_->matrix_conv != nullptr && request.shape.groups == 1 && !request.is_few &&
-                               request.element == Element::kUint8;
+        if (request.shape.groups == 1 && !request.is_few && request.element == Element::kUint8) {
+            request.has_matrices = plan_.kernels_->matrix_conv != nullptr;
+            request.fast_columns = plan_.kernels_->fast_columns;
+        }
+
         const auto make = [&](ConvMethod method) {
             Step step = make_conv_step(request, method);
             if (step.kind == StepKind::kMatrix) {
                 need_scratch(matrix_conv_of(step.conv).scratch_bytes() / sizeof(float));
+            } else if (step.kind == StepKind::kFast) {
+                need_scratch(fast_conv_of(step.conv).scratch_bytes() / sizeof(float));
             }
             step.node = group.node;
             step.input = input;
@@ -347,7 +351,7 @@ class Planner {
             step.is_bounded = is_bounded(step.conv, weights.most(), plan_.places_[output].levels, residual);
             return step;
         };
-        plan_.steps_.push_back(make(options_.is_tuned ? ConvMethod::kLists : options_.method));
+        plan_.steps_.push_back(make(options_.is_tuned ? ConvMethod::kLists : untuned_method(request, options_.method)));
         Step& step = plan_.steps_.back();
         const KernelSet& kernels = *plan_.kernels_;
         const bool is_float = place.element == Element::kFloat32;
@@ -356,14 +360,11 @@ class Planner {
             kernels.sparse_form_count - 1);
         if (splits_input) need_split_scratch(step, place.element, *request.geometry);
         if (request.is_few) need_scratch(weights.width + kPackedGroup);
-        const bool has_few_zeros =
-            weights.nonzeros() * kWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width;
-        const bool is_dense_tried = step.kind == StepKind::kGather || (step.kind == StepKind::kSparse && has_few_zeros);
-        for (const auto& [is_tried, method] :
-             {std::pair(is_dense_tried, ConvMethod::kDense), std::pair(request.has_matrices, ConvMethod::kMatrix)}) {
-            if (!options_.is_tuned || !is_tried) continue;
-            Step other = make(method);
-            if (other.kind != StepKind::kDot) alternatives_.push_back({plan_.steps_.size() - 1, std::move(other)});
+        if (options_.is_tuned) {
+            for (const ConvMethod method : other_methods(request, step.kind)) {
+                Step other = make(method);
+                if (other.kind != StepKind::kDot) alternatives_.push_back({plan_.steps_.size() - 1, std::move(other)});
+            }
         }
         if (phases != nullptr) add_merge(group, *phases, output);
     }

@@ -23,8 +23,9 @@ namespace sterna {
 inline constexpr std::uint64_t kMaxPlanBytes = std::uint64_t{1} << 36;
 
 // How a convolution is computed: signs by lists of what is added and subtracted, or, like other weights, by products:
-// of vectors (of a few images, of packed signs) or, where there are registers for them, of matrices.
-enum class ConvMethod : std::uint8_t { kLists, kDense, kMatrix };
+// of vectors (of a few images, of packed signs) or, where there are registers for them, of matrices; or by fewer
+// products of inputs and weights that are transformed.
+enum class ConvMethod : std::uint8_t { kLists, kDense, kMatrix, kFast };
 
 struct EngineOptions {
     Isa isa = Isa::kScalar;
@@ -73,6 +74,7 @@ enum class StepKind : std::uint8_t {
     kDot,
     kPackedDot,
     kMatrix,
+    kFast,
     kDepthwise,
     kMap,
     kCombine,
@@ -96,6 +98,10 @@ struct ConvData {
     std::uint32_t matrix_rows = 0;         // of a step
     std::int32_t lowest_shift = 0, highest_shift = 0;
     std::size_t matrix_run = 0;
+    std::vector<FastPlane> fast_planes;
+    std::vector<std::uint32_t> fast_slots, fast_pairs;
+    std::uint32_t fast_factor = 4;  // of sums
+    std::size_t fast_run = 0;
     std::vector<std::int32_t> taps;
     std::vector<float> floats;
     std::vector<std::int16_t> shorts;

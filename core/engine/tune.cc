@@ -20,11 +20,12 @@ constexpr std::uint32_t kFilters = 32;
 double Plan::measure(const Step& step, Arena& arena) const {
     const std::uint32_t filters_per_unit = step.kind == StepKind::kDense    ? kFiltersPerBlock
                                            : step.kind == StepKind::kMatrix ? kMatrixFilters
+                                           : step.kind == StepKind::kFast   ? kFastFilters
                                                                             : 1;
     // Weights that are read once count with the time that they take from memory, and inputs that are taken once for all
     // filters with the time for that: all of them.
-    const bool is_whole =
-        step.kind == StepKind::kGather || step.kind == StepKind::kPackedDot || step.kind == StepKind::kMatrix;
+    const bool is_whole = step.kind == StepKind::kGather || step.kind == StepKind::kPackedDot ||
+                          step.kind == StepKind::kMatrix || step.kind == StepKind::kFast;
     const std::uint32_t units = is_whole ? step.units : std::min(step.units, kFilters / filters_per_unit);
     double best = 1e9, total = 0.0;
     for (int run = 0; run < kRuns && total < kEnoughSeconds; ++run) {

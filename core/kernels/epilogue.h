@@ -206,7 +206,7 @@ class LevelMaker {
           shift_(Floats{} + epilogue.shift[channel]),
           inverse_step_(Floats{} + output.levels.inverse_step),
           highest_(Floats{} + output.levels.highest),
-          lowest_(static_cast<std::int32_t>(output.levels.lowest)),
+          lowest_(output.levels.lowest),
           zero_(output.levels.zero),
           activation_(epilogue.activation) {
         if constexpr (kHasResidual) {
@@ -244,7 +244,8 @@ class LevelMaker {
 
   private:
     Floats scale_, shift_, inverse_step_, highest_;
-    std::int32_t lowest_, zero_;
+    float lowest_;
+    std::int32_t zero_;
     Activation activation_;
     const std::uint8_t* residual_ = nullptr;
     Floats residual_step_{};
@@ -391,6 +392,20 @@ template <Layout kLayout, std::size_t Vectors>
 inline void finish_tile(const Ints* sums, std::int32_t excess, const Epilogue& epilogue, std::uint32_t channel,
                         std::size_t flat, const Planes& output) {
     finish_tile_of<kLayout, Vectors>(IntSums{sums}, excess, epilogue, channel, flat, output);
+}
+
+// The same of as many vectors as there are.
+template <Layout kLayout>
+inline void finish_vectors(const Ints* sums, std::size_t vectors, std::int32_t excess, const Epilogue& epilogue,
+                           std::uint32_t channel, std::size_t flat, const Planes& output) {
+    if (output.element == Element::kUint8) {
+        finish_levels<kLayout>(IntSums{sums}, vectors, excess, epilogue, channel, flat, output);
+        return;
+    }
+    for (std::size_t v = 0; v < vectors; ++v) {
+        finish_tile<kLayout, 1>(sums + v * kVectorBytes / kFloatLanes, excess, epilogue, channel,
+                                flat + v * kVectorBytes, output);
+    }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "core/kernels/dense_conv/dense_conv.h"
 #include "core/kernels/depthwise_conv/depthwise_conv.h"
+#include "core/kernels/fast_conv/fast_conv.h"
 #include "core/kernels/image_ops/elementwise.h"
 #include "core/kernels/image_ops/pools.h"
 #include "core/kernels/image_ops/rows.h"
@@ -37,6 +38,11 @@ const KernelSet kKernels = {
     &map,
     &combine,
     &softmax,
+    nullptr,
+#if !defined(__AVX512VNNI__)
+    &fast_conv,
+    kVectorBytes,
+#endif
 };
 
 }  // namespace sterna::STERNA_ISA

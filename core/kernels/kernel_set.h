@@ -82,6 +82,10 @@ struct KernelSet {
     void (*softmax)(const Planes& input, const Planes& output);
     // Blocks of kMatrixFilters filters; scratch has scratch_bytes(). Nothing where there are no registers for matrices.
     void (*matrix_conv)(const MatrixConv&, void* scratch, std::uint32_t first, std::uint32_t last) = nullptr;
+    // Units of kFastFilters filters; scratch has scratch_bytes(). Nothing where the processor multiplies bytes, four at
+    // a time: it gains nothing.
+    void (*fast_conv)(const FastConv&, void* scratch, std::uint32_t first, std::uint32_t last) = nullptr;
+    std::uint32_t fast_columns = 0;  // of a vector of it
 };
 
 // Of an available instruction set.

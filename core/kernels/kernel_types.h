@@ -114,6 +114,40 @@ struct DenseConv {
     Epilogue epilogue;
 };
 
+// The same of bytes with fewer multiplications, for one group and no dilation (fast_conv.h). A filter has in each plane
+// that it reads, a phase of a channel, a rectangle of at most kFastTaps rows and columns of taps.
+inline constexpr std::uint32_t kFastTaps = 4;
+inline constexpr std::uint32_t kFastFilters = 16;  // that take their inputs together
+inline constexpr std::size_t kFastVectors = 4;     // of a run at most
+
+struct FastPlane {
+    std::int32_t offset = 0;  // of the first tap
+    std::uint32_t rows = 0, columns = 0;
+};
+
+struct FastConv {
+    const std::uint8_t* input = nullptr;
+    const FastPlane* planes = nullptr;
+    std::uint32_t plane_count = 0;
+    std::uint32_t rows = 0, columns = 0;  // most of a plane; there is one point more in each dimension
+    // Products of a point follow each other, in pairs. By plane and its points, column by column: the number of the
+    // product.
+    const std::uint32_t* slots = nullptr;
+    const std::uint32_t* point_pairs = nullptr;  // by point, row by row; one at least
+    std::uint32_t pairs = 0;                     // of all points
+    const std::int16_t* weights = nullptr;       // [block of kFiltersPerBlock][pair][filter][2]
+    std::uint32_t filters = 0;
+    // Sums are too large: four times an odd number, of which this is the inverse modulo 2^32.
+    std::uint32_t inverse = 1;
+    std::size_t run = 0;  // columns whose inputs are taken before the next ones; a multiple of a vector
+    const std::int32_t* excess = nullptr;
+    Planes output;  // of two rows at least
+    Epilogue epilogue;
+
+    // Memory for the inputs of a run, and what aligns it.
+    STERNA_INLINE std::size_t scratch_bytes() const { return kAlignment + 2 * pairs * run; }
+};
+
 // One filter a channel, or several; weights are float32, or int16 of an even number of taps, [filter][tap], or int8 of
 // taps that stand for up to three inputs in a row, [filter][tap][kDepthwiseQuad].
 inline constexpr std::uint32_t kDepthwiseQuad = 4;

@@ -61,6 +61,7 @@ inline void kept([[maybe_unused]] T*& pointer) {
 using Floats = Vector<float, kVectorBytes>;
 using Shorts = Vector<std::int16_t, kVectorBytes>;
 using Ints = Vector<std::int32_t, kVectorBytes>;
+using Words = Vector<std::uint32_t, kVectorBytes>;  // for what is computed modulo 2^32
 inline constexpr std::size_t kFloatLanes = kVectorBytes / sizeof(float);
 
 // As many elements as a vector of floats has, widened.
@@ -140,26 +141,49 @@ inline Interleaved interleave(Shorts a, Shorts b) {
 #endif
 }
 
-// sum[i] += pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32
-// bits.
-inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
-#if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)pairs, (__m512i)weights);
+// The same of 32-bit lanes.
+struct InterleavedInts {
+    Ints low, high;
+};
+inline InterleavedInts interleave(Ints a, Ints b) {
+#if defined(__AVX512F__)
+    return {(Ints)_mm512_unpacklo_epi32((__m512i)a, (__m512i)b), (Ints)_mm512_unpackhi_epi32((__m512i)a, (__m512i)b)};
 #elif defined(__AVX2__)
-    return sum + (Ints)_mm256_madd_epi16((__m256i)pairs, (__m256i)weights);
+    return {(Ints)_mm256_unpacklo_epi32((__m256i)a, (__m256i)b), (Ints)_mm256_unpackhi_epi32((__m256i)a, (__m256i)b)};
+#else
+    return {__builtin_shufflevector(a, b, 0, 4, 1, 5), __builtin_shufflevector(a, b, 2, 6, 3, 7)};
+#endif
+}
+
+// Lane i is pairs[2 i] * weights[2 i] + pairs[2 i + 1] * weights[2 i + 1], exact if no pair of products exceeds 32
+// bits.
+inline Ints multiply_pairs(Shorts pairs, Shorts weights) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_madd_epi16((__m512i)pairs, (__m512i)weights);
+#elif defined(__AVX2__)
+    return (Ints)_mm256_madd_epi16((__m256i)pairs, (__m256i)weights);
 #elif defined(__ARM_NEON)
     const int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)pairs), vget_low_s16((int16x8_t)weights));
     const int32x4_t high = vmull_high_s16((int16x8_t)pairs, (int16x8_t)weights);
-    return sum + (Ints)vpaddq_s32(low, high);
+    return (Ints)vpaddq_s32(low, high);
 #elif defined(__SSE2__)
     typedef short Eight __attribute__((vector_size(16)));
-    return sum + (Ints)__builtin_ia32_pmaddwd128((Eight)pairs, (Eight)weights);
+    return (Ints)__builtin_ia32_pmaddwd128((Eight)pairs, (Eight)weights);
 #elif defined(__wasm_simd128__)
-    return sum + (Ints)wasm_i32x4_dot_i16x8((v128_t)pairs, (v128_t)weights);
+    return (Ints)wasm_i32x4_dot_i16x8((v128_t)pairs, (v128_t)weights);
 #else
     Ints products;
     for (int i = 0; i < 4; ++i) products[i] = pairs[2 * i] * weights[2 * i] + pairs[2 * i + 1] * weights[2 * i + 1];
-    return sum + products;
+    return products;
+#endif
+}
+
+// The same, added to a sum modulo 2^32.
+inline Ints multiply_add_pairs(Shorts pairs, Shorts weights, Ints sum) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)pairs, (__m512i)weights);
+#else
+    return (Ints)((Words)sum + (Words)multiply_pairs(pairs, weights));
 #endif
 }
 
@@ -304,26 +328,26 @@ inline constexpr bool kRoundsAnything = false;
 
 // Nearest whole numbers, halves to even, of four parts; not less than `lowest`, plus `zero`. Numbers are at most 255,
 // or 127 if `lowest` is negative. What is no number becomes the lowest one.
-inline Bytes round_quarters(const Floats (&x)[4], std::int32_t lowest, std::int32_t zero) {
+inline Bytes round_quarters(const Floats (&x)[4], float lowest, std::int32_t zero) {
 #if defined(__AVX512F__)
     const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)x[0]), _mm512_cvtps_epi32((__m512)x[1]));
     const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)x[2]), _mm512_cvtps_epi32((__m512)x[3]));
-    if (lowest == 0) return (Bytes)_mm512_packus_epi16(low, high);
-    const __m512i limit = _mm512_set1_epi8(static_cast<char>(lowest));
+    if (lowest == 0.0f) return (Bytes)_mm512_packus_epi16(low, high);
+    const __m512i limit = _mm512_set1_epi8(static_cast<char>(static_cast<int>(lowest)));
     return (Bytes)_mm512_max_epi8(_mm512_packs_epi16(low, high), limit) + static_cast<std::uint8_t>(zero);
 #elif defined(__AVX2__)
     const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)x[0]), _mm256_cvtps_epi32((__m256)x[1]));
     const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)x[2]), _mm256_cvtps_epi32((__m256)x[3]));
-    if (lowest == 0) return (Bytes)_mm256_packus_epi16(low, high);
-    const __m256i limit = _mm256_set1_epi8(static_cast<char>(lowest));
+    if (lowest == 0.0f) return (Bytes)_mm256_packus_epi16(low, high);
+    const __m256i limit = _mm256_set1_epi8(static_cast<char>(static_cast<int>(lowest)));
     return (Bytes)_mm256_max_epi8(_mm256_packs_epi16(low, high), limit) + static_cast<std::uint8_t>(zero);
 #elif defined(__wasm_simd128__)
-    const v128_t limit = wasm_f32x4_splat(static_cast<float>(lowest));
+    const v128_t limit = wasm_f32x4_splat(lowest);
     const auto part = [&](std::size_t p) { return rounded((Floats)wasm_f32x4_pmax(limit, (v128_t)x[p]), zero); };
     return (Bytes)wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(part(0), part(1)),
                                           wasm_i16x8_narrow_i32x4(part(2), part(3)));
 #else
-    const Floats limit = Floats{} + static_cast<float>(lowest);
+    const Floats limit = Floats{} + lowest;
     std::uint8_t bytes[kVectorBytes];
     for (std::size_t p = 0; p < 4; ++p) {
         store_rounded(bytes + p * kFloatLanes, x[p] > limit ? x[p] : limit, zero);

@@ -89,7 +89,7 @@ struct Kernels {
     Isa isa = Isa::kScalar;
     const sterna::KernelSet* set = nullptr;
     bool has_others = true;  // that are not tested elsewhere
-    unsigned long matrix_steps = 0;
+    unsigned long matrix_steps = 0, fast_steps = 0;
 };
 
 std::vector<Kernels> available_kernels() {
@@ -121,6 +121,10 @@ std::vector<Way> ways(const Kernels& kernels) {
             all.push_back({ConvMethod::kLists, form % 2 == 1, form});
         }
         all.push_back({ConvMethod::kDense, true});
+        if (kernels.set->fast_conv != nullptr) {
+            all.push_back({ConvMethod::kFast, false});
+            all.push_back({ConvMethod::kFast, true});
+        }
     }
     if (kernels.set->matrix_conv != nullptr) {
         all.push_back({ConvMethod::kMatrix, false});
@@ -260,6 +264,7 @@ void check_case(const Case& one, const std::string& which, std::vector<Kernels>&
                 }
                 for (const sterna::Step& step : run.plan->steps()) {
                     kernels.matrix_steps += step.kind == sterna::StepKind::kMatrix;
+                    kernels.fast_steps += step.kind == sterna::StepKind::kFast;
                 }
                 if (!is_right(run, values, expected, is_integer, one, how)) return;
             }
@@ -419,6 +424,12 @@ int main(int argc, char** argv) {
         check_case(sterna::testing::random_graph(random), "graph " + which, all_kernels);
         check_case(sterna::testing::wide_convolution(random), "wide convolution " + which, all_kernels);
         check_case(sterna::testing::depthwise_convolution(random), "depthwise convolution " + which, all_kernels);
+        check_case(sterna::testing::dense_convolution(random), "dense convolution " + which, all_kernels);
+    }
+    for (const Kernels& kernels : all_kernels) {
+        if (kernels.set->fast_conv == nullptr || !kernels.has_others) continue;
+        std::printf("%s: %lu layers by fewer products\n", kernels.name.c_str(), kernels.fast_steps);
+        if (kernels.fast_steps == 0 && networks != 0) fail("no layer by fewer products with " + kernels.name);
     }
     for (const Kernels& kernels : all_kernels) {
         if (kernels.set->matrix_conv == nullptr) continue;

@@ -66,14 +66,15 @@ class Builder {
         return add_tensor(std::move(tensor));
     }
 
-    // Of any kind and density; numbers so small that sums stay near 1.
-    std::uint32_t add_weights(const std::vector<std::uint32_t>& shape) {
+    // Of any kind and density, or with numbers and few zeros; numbers so small that sums stay near 1.
+    std::uint32_t add_weights(const std::vector<std::uint32_t>& shape, bool is_dense = false) {
         Tensor tensor;
         tensor.shape = shape;
         const std::size_t elements = tensor.elements();
         const float size = 1.0f / std::sqrt(static_cast<float>(elements / shape[0]));
-        const std::uint32_t density = random_.one_in(4) ? random_.between(0, 1) * 100 : random_.between(1, 100);
-        const std::uint32_t kind = random_.between(0, 5);
+        const std::uint32_t least = is_dense ? 90 : 1;
+        const std::uint32_t density = random_.one_in(4) ? random_.between(0, 1) * 100 : random_.between(least, 100);
+        const std::uint32_t kind = random_.between(0, is_dense ? 1 : 5);
         tensor.kind = kind == 0 ? Tensor::Kind::kFloat : kind == 1 ? Tensor::Kind::kInt8 : Tensor::Kind::kSigns;
         for (std::size_t i = 0; i < elements; ++i) {
             const bool is_there = random_.between(1, 100) <= density;
@@ -151,6 +152,24 @@ class Builder {
         const std::uint32_t bias = random_.one_in(2) ? add_vector(y.channels) : kNoTensor;
         return add(Operator::kConv2d, {value}, y,
                    {down, across, pads[0], pads[1], pads[2], pads[3], dilation, dilation, x.channels}, {weight, bias});
+    }
+
+    // A convolution of numbers with whatever kernel, strides and pads; or nothing, if it does not fit.
+    bool add_dense_convolution(std::uint32_t value, std::uint32_t most_filters) {
+        const Image x = shapes_[value];
+        const std::uint32_t rows = random_.between(1, 8), columns = random_.one_in(3) ? random_.between(1, 8) : rows;
+        const std::uint32_t down = random_.between(1, 3), across = random_.one_in(4) ? random_.between(1, 3) : down;
+        const bool is_same = random_.one_in(2);
+        std::uint32_t pads[4] = {rows / 2, columns / 2, rows / 2, columns / 2};
+        for (std::size_t i = 0; i < 4 && !is_same; ++i) pads[i] = random_.between(0, i % 2 == 0 ? rows : columns);
+        const std::uint32_t height = x.height + pads[0] + pads[2], width = x.width + pads[1] + pads[3];
+        if (height < rows || width < columns) return false;
+        const Image y = {random_.between(1, most_filters), (height - rows) / down + 1, (width - columns) / across + 1,
+                         false};
+        const std::uint32_t weight = add_weights({y.channels, x.channels, rows, columns}, !random_.one_in(5));
+        const std::uint32_t bias = random_.one_in(2) ? add_vector(y.channels) : kNoTensor;
+        add(Operator::kConv2d, {value}, y, {down, across, pads[0], pads[1], pads[2], pads[3], 1, 1, 1}, {weight, bias});
+        return true;
     }
 
     // A transposed convolution with whatever kernel; its output has at least a pixel.
@@ -326,6 +345,24 @@ void add_any(Builder& builder) {
     }
 }
 
+// What the engine computes together with a convolution of value `from`, and a use of it all.
+void add_what_follows(Builder& builder, std::uint32_t from, std::uint32_t convolution) {
+    Random& random = builder.random();
+    std::uint32_t value = convolution;
+    const Image y = builder.shape(value);
+    if (random.one_in(3)) {
+        const std::uint32_t scale = builder.add_vector(y.channels), shift = builder.add_vector(y.channels);
+        value = builder.add(Operator::kAffine, {value}, y, {}, {scale, shift});
+    }
+    if (random.one_in(3)) {
+        const std::uint32_t residual = y == builder.shape(from) ? from : builder.add_twin(convolution);
+        value = builder.add(Operator::kAdd, {value, residual}, y);
+    }
+    if (random.one_in(2)) value = builder.add(any_activation(random), {value}, y);
+    // What is used is kept as levels.
+    builder.add(Operator::kMaxPool2d, {value}, y, {1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0});
+}
+
 // Some images, the size of an image, and how wide a convolution is.
 struct ConvolutionLimits {
     std::uint32_t images, size, channels, filters;
@@ -341,21 +378,10 @@ Case convolution(Random& random, const ConvolutionLimits& limits) {
         if (random.one_in(3)) value = builder.add(any_activation(random), {value}, builder.shape(value));
         const std::uint32_t from = value;
         const bool is_transposed = random.one_in(4);
-        const std::uint32_t convolution = value =
+        const std::uint32_t convolution =
             is_transposed ? builder.add_transposed(value, 20) : builder.add_convolution(value, limits.filters);
-        if (builder.products(value) > limits.products) continue;
-        const Image y = builder.shape(value);
-        if (random.one_in(3)) {
-            const std::uint32_t scale = builder.add_vector(y.channels), shift = builder.add_vector(y.channels);
-            value = builder.add(Operator::kAffine, {value}, y, {}, {scale, shift});
-        }
-        if (random.one_in(3)) {
-            const std::uint32_t residual = y == builder.shape(from) ? from : builder.add_twin(convolution);
-            value = builder.add(Operator::kAdd, {value, residual}, y);
-        }
-        if (random.one_in(2)) value = builder.add(any_activation(random), {value}, y);
-        // What is used is kept as levels.
-        builder.add(Operator::kMaxPool2d, {value}, y, {1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0});
+        if (builder.products(convolution) > limits.products) continue;
+        add_what_follows(builder, from, convolution);
         return builder.finish();
     }
 }
@@ -390,31 +416,46 @@ Case depthwise_convolution(Random& random) {
     return builder.finish();
 }
 
+Case dense_convolution(Random& random) {
+    for (;;) {
+        Builder builder(random, random.one_in(2) ? 1 : random.between(2, 5));
+        const std::uint32_t channels = random.between(1, random.one_in(4) ? 30 : 5);
+        std::uint32_t value =
+            builder.add_input({channels, random.between(1, 30), random.between(1, random.one_in(3) ? 280 : 40), false});
+        if (random.one_in(3)) value = builder.add(any_activation(random), {value}, builder.shape(value));
+        if (!builder.add_dense_convolution(value, 40) || builder.products(builder.last()) > kMaxProducts) continue;
+        add_what_follows(builder, value, builder.last());
+        return builder.finish();
+    }
+}
+
 Case extreme_convolution(Random& random) {
     Builder builder(random, random.one_in(2) ? 1 : random.between(2, 9));
-    const std::uint32_t channels = random.between(1, 70), kernel = random.one_in(2) ? 3 : 1;
-    const std::uint32_t size = random.one_in(3) ? 1 : random.between(2, 6), filters = random.between(1, 5);
-    const std::uint32_t input = builder.add_input({channels, size, size, false});
-    const std::uint32_t sign = random.between(0, 2);
+    const std::uint32_t kernel = 2 * random.between(0, 3) + 1, stride = kernel > 3 ? 2 : 1;
+    const std::uint32_t channels = random.between(1, kernel > 3 ? 10 : 70), filters = random.between(1, 5);
+    const std::uint32_t size = random.one_in(3) ? 1 : random.between(2, 6), input_size = stride * size;
+    const std::uint32_t input = builder.add_input({channels, input_size, input_size, false});
+    const std::uint32_t sign = random.between(0, 3);
     Tensor weight;
-    weight.kind = random.one_in(4) ? Tensor::Kind::kInt8 : Tensor::Kind::kSigns;
+    weight.kind = random.one_in(kernel > 3 ? 2 : 4) ? Tensor::Kind::kInt8 : Tensor::Kind::kSigns;
     weight.shape = {filters, channels, kernel, kernel};
     const int one = weight.kind == Tensor::Kind::kInt8 ? 127 : 1;
     for (std::size_t i = 0; i < weight.elements(); ++i) {
-        const bool is_positive = sign == 0 || (sign == 2 && random.one_in(2));
+        const std::size_t row = i / kernel % kernel / stride, column = i % kernel / stride;
+        const bool is_positive = sign == 0 || (sign == 2 && random.one_in(2)) || (sign == 3 && (row + column) % 2 == 0);
         weight.whole.push_back(static_cast<std::int8_t>(is_positive ? one : -one));
     }
     if (one == 127) weight.scale = {1.0f / 127.0f};
     const std::uint32_t weights = builder.add_tensor(std::move(weight));
     const std::uint32_t pad = kernel / 2;
     const std::uint32_t value = builder.add(Operator::kConv2d, {input}, {filters, size, size, false},
-                                            {1, 1, pad, pad, pad, pad, 1, 1, 1}, {weights, kNoTensor});
+                                            {stride, stride, pad, pad, pad, pad, 1, 1, 1}, {weights, kNoTensor});
     builder.add(Operator::kMaxPool2d, {value}, {filters, size, size, false}, {1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0});
-    // All numbers at an end of the levels: 255, or -127 and 127 of either sign alike.
+    // All numbers at an end of the levels: 0 or 255, or -127 and 127 of either sign alike.
     const bool is_signed = random.one_in(2), is_mixed = random.one_in(3), is_negative = random.one_in(2);
     for (float& number : builder.made().inputs[0].numbers) {
-        const bool is_low = is_signed && (is_mixed ? random.one_in(2) : is_negative);
-        number = is_low ? -1.0f : 1.0f;
+        const bool is_low = is_mixed ? random.one_in(2) : is_signed && is_negative;
+        number = !is_low ? 1.0f : is_signed ? -1.0f : 0.0f;
     }
     Case made = builder.finish();
     made.network.graph.ranges[0] = {is_signed ? -1.0f : 0.0f, 1.0f};

@@ -40,6 +40,9 @@ Case wide_convolution(Random& random);
 // A depthwise convolution, mostly with a stride, of rows that may be long.
 Case depthwise_convolution(Random& random);
 
+// One with few channels, whose weights are numbers, and mostly few zeros among them.
+Case dense_convolution(Random& random);
+
 // Sums as large as they get: the same sign everywhere and the largest levels.
 Case extreme_convolution(Random& random);
 

@@ -26,8 +26,8 @@ inline Twice<T> merged(const Twice<T>& a, const Twice<T>& b) {
 // to[i] = the elements of a window, merged: its rows first, `step` apart, then its columns from `Stride * i` on.
 // Behind them there are zeros in `to`, but not beyond `end`.
 template <Pool kKind, std::size_t Stride, class T>
-inline void merge_windows(const T* from, std::size_t step, std::size_t rows, std::size_t columns, T* to,
-                          std::size_t count, T zero, const T* end) {
+STERNA_INLINE void merge_windows(const T* from, std::size_t step, std::size_t rows, std::size_t columns, T* to,
+                                 std::size_t count, T zero, const T* end) {
     constexpr std::size_t kBytes = kHalfBytes<T>, kLanes = kBytes / sizeof(T);
     const auto merged_rows = [&](const T* at) {
         auto total = load<T, kBytes>(at);
@@ -124,9 +124,15 @@ void pool_elements(const Planes& input, const PoolShape& shape, const Planes& ou
                 const WindowRows rows = window_rows(shape, input, top);
                 const T* const from = static_cast<const T*>(input.origin) + row_at(input, channel, image, rows.first);
                 T* const to = static_cast<T*>(output.origin) + row_at(output, channel, image, y);
-                if (end > begin && rows.count != 0) {
-                    merge_windows<kKind, Stride>(from + begin * Stride - pad, step, rows.count, kernel, to + begin,
-                                                 end - begin, zero, plane_end);
+                const auto merge_inside = [&](std::size_t window_rows, std::size_t window_columns) {
+                    merge_windows<kKind, Stride>(from + begin * Stride - pad, step, window_rows, window_columns,
+                                                 to + begin, end - begin, zero, plane_end);
+                };
+                // The most frequent windows have code of their own, without loops over rows and columns.
+                if (sizeof(T) == 1 && rows.count == 3 && kernel == 3 && end > begin) {
+                    merge_inside(3, 3);
+                } else if (end > begin && rows.count != 0) {
+                    merge_inside(rows.count, kernel);
                 }
                 const auto merge_one = [&](std::size_t x) {
                     T total = identity;

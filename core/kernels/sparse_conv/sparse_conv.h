@@ -110,6 +110,28 @@ inline void sparse_tile(const SparseConv& conv, std::uint32_t block, std::uint32
     }
 }
 
+// Tiles from `flat` to `end` of a filter whose bytes are one chunk and become levels: what follows the sums has a price
+// for each time that it begins, so it is done for several tiles at once.
+inline constexpr std::size_t kFinishedBytes = 512;
+template <std::size_t Vectors>
+inline void sparse_run(const SparseConv& conv, std::uint32_t filter, std::size_t flat, std::size_t end) {
+    constexpr std::size_t kTile = Vectors * kVectorBytes, kTiles = kFinishedBytes / kTile;
+    const std::uint8_t* const input = static_cast<const std::uint8_t*>(conv.input);
+    const std::int32_t* const offsets = conv.offsets + conv.offset_begin[filter];
+    const Chunk& chunk = conv.chunks[conv.chunk_begin[filter]];
+    Shorts pairs[kTiles][2 * Vectors];
+    while (flat < end) {
+        std::size_t tiles = 0;
+        for (std::size_t at = flat; tiles < kTiles && at < end; ++tiles, at += kTile) {
+            sum_pairs<Vectors>(input + at, offsets, chunk, conv.excess[filter], pairs[tiles],
+                               std::make_index_sequence<Vectors>{});
+        }
+        finish_levels<Layout::kTransposed>(PairSums{pairs[0]}, tiles * Vectors, 0, conv.epilogue, filter, flat,
+                                           conv.output);
+        flat += tiles * kTile;
+    }
+}
+
 // Tiles of `Vectors` vectors while they fit, then of half as many. Where the inputs of all channels would not stay in
 // the cache, blocks of them are summed one after the other for as many filters as may wait.
 template <class T, std::size_t Vectors>
@@ -128,6 +150,13 @@ void sparse_tiles(const SparseConv& conv, std::uint32_t first, std::uint32_t las
             const std::size_t left = (span - flat) / kTile * kTile;
             const std::size_t end = flat + (left < run ? left : run);
             for (std::uint32_t filter = first; filter < last; ++filter) {
+                if constexpr (!std::is_same_v<T, float>) {
+                    const bool is_one = conv.chunk_begin[filter + 1] == conv.chunk_begin[filter] + 1;
+                    if (is_one && conv.output.element == Element::kUint8) {
+                        sparse_run<Vectors>(conv, filter, flat, end);
+                        continue;
+                    }
+                }
                 for (std::size_t at = flat; at < end; at += kTile) {
                     sparse_tile<T, Vectors>(conv, 0, filter, at, sums);
                 }
