@@ -67,12 +67,12 @@ def test_global_masks_keep_more_zeros_where_tails_are_heavy() -> None:
 
 @given(sparsity=st.floats(0.3, 0.9), factor=st.floats(1.1, 5.0), seed=st.integers(0, 100))
 @settings(max_examples=40, deadline=None)
-def test_an_important_layer_keeps_more_weights_and_the_count_over_all_stays(
+def test_an_important_layer_keeps_weights_that_others_lose_and_the_count_over_all_stays(
     sparsity: float, factor: float, seed: int
 ) -> None:
     tensors = weights(seed)
     plain, masks = global_masks(tensors, sparsity), global_masks(tensors, sparsity, {"head": factor})
-    assert masks["head"].sum() > plain["head"].sum()
+    assert (plain["head"] <= masks["head"]).all()
     assert all((masks[name] <= plain[name]).all() for name in ("narrow", "wide"))
     assert sum(mask.sum() for mask in masks.values()) == sum(mask.sum() for mask in plain.values())
 
