@@ -410,8 +410,13 @@ Step make_conv_step(const ConvRequest& request, ConvMethod method) {
 }
 
 ConvMethod untuned_method(const ConvRequest& request, ConvMethod method) {
-    const bool is_dense = request.weights->kind != Weights::Kind::kSigns;
-    return method == ConvMethod::kLists && is_dense && gains_by_fast(request) ? ConvMethod::kFast : method;
+    if (method != ConvMethod::kLists) return method;
+    const Weights& weights = *request.weights;
+    if (weights.kind != Weights::Kind::kSigns) return gains_by_fast(request) ? ConvMethod::kFast : method;
+    // Packed signs of bytes take about as long as a list of a sixteenth of them.
+    const bool is_packed = request.is_few && request.element == Element::kUint8 &&
+                           weights.nonzeros() * 16 >= std::uint64_t{weights.filters} * weights.width;
+    return is_packed ? ConvMethod::kDense : method;
 }
 
 std::vector<ConvMethod> other_methods(const ConvRequest& request, StepKind kind) {
