@@ -7,7 +7,7 @@ namespace sterna {
 namespace {
 
 constexpr float kSmallestStep = 1e-36f;
-constexpr double kSmallestScale = 1e-30, kLargestLevel = 1e9, kLargestByte = 255.0;
+constexpr double kSmallestScale = 1e-30, kLargestLevel = 4e6, kLargestByte = 255.0;
 
 }  // namespace
 

@@ -235,11 +235,13 @@ class LevelMaker {
             for (Floats& part : y) part = activated(part, activation_);
         }
         for (Floats& part : y) part = part * inverse_step_;
-        // What is no number stays so, and becomes the lowest level.
-        if constexpr (!kIsBounded) {
+        if constexpr (kIsBounded) {
+            return ordered<kLayout>(round_bounded_quarters(y, lowest_, zero_));
+        } else {
+            // What is no number stays so, and becomes the lowest level.
             for (Floats& part : y) part = smaller(highest_, part);
+            return ordered<kLayout>(round_quarters(y, lowest_, zero_));
         }
-        return ordered<kLayout>(round_quarters(y, lowest_, zero_));
     }
 
   private:

@@ -319,8 +319,8 @@ inline Quarters quarters(Bytes x) {
     return {{(Ints)low.low, (Ints)low.high, (Ints)high.low, (Ints)high.high}};
 }
 
-// Whether `round_quarters` limits from above by itself what is within int32.
-#if defined(__AVX2__)
+// Whether `round_bounded_quarters` is less work than limiting numbers from above and rounding them.
+#if defined(__AVX2__) || defined(__wasm_simd128__)
 inline constexpr bool kRoundsAnything = true;
 #else
 inline constexpr bool kRoundsAnything = false;
@@ -353,6 +353,18 @@ inline Bytes round_quarters(const Floats (&x)[4], float lowest, std::int32_t zer
         store_rounded(bytes + p * kFloatLanes, x[p] > limit ? x[p] : limit, zero);
     }
     return load<std::uint8_t, kVectorBytes>(bytes);
+#endif
+}
+
+// The same of numbers within 2^22, none of which is no number; they may exceed the highest level.
+inline Bytes round_bounded_quarters(const Floats (&x)[4], float lowest, std::int32_t zero) {
+#if defined(__wasm_simd128__)
+    // Packing limits to 0 and 255, of which only the lowest level may be another.
+    const v128_t bytes = wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(rounded(x[0], zero), rounded(x[1], zero)),
+                                                 wasm_i16x8_narrow_i32x4(rounded(x[2], zero), rounded(x[3], zero)));
+    return (Bytes)wasm_u8x16_max(bytes, wasm_u8x16_splat(static_cast<std::uint8_t>(static_cast<int>(lowest) + zero)));
+#else
+    return round_quarters(x, lowest, zero);
 #endif
 }
 
