@@ -65,8 +65,8 @@ struct Epilogue {
     // Planes like those of the output, or nothing.
     const Planes* residual = nullptr;
     Activation activation = Activation::kNone;
-    // Of bytes to levels: no sum that may be becomes a number whose level would be 2^22 or more, nor is a scale so small
-    // that its numbers lose digits.
+    // Of bytes to levels: no sum that may be becomes a number whose level would be 2^22 or more, nor is a scale so
+    // small that its numbers lose digits.
     bool is_bounded = false;
 };
 
