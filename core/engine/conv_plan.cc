@@ -17,6 +17,8 @@ constexpr std::size_t kLineBytes = 64;
 constexpr std::size_t kTileBytes = 512;
 // Layers with a nonzero weight in so many, or more of them, are also tried with a kernel that multiplies.
 constexpr std::uint64_t kWeightsPerNonzero = 4;
+// Packed signs of bytes take about as long as a list of a nonzero weight in so many.
+constexpr std::uint64_t kPackedWeightsPerNonzero = 16;
 
 class ConvPlanner {
   public:
@@ -413,9 +415,9 @@ ConvMethod untuned_method(const ConvRequest& request, ConvMethod method) {
     if (method != ConvMethod::kLists) return method;
     const Weights& weights = *request.weights;
     if (weights.kind != Weights::Kind::kSigns) return gains_by_fast(request) ? ConvMethod::kFast : method;
-    // Packed signs of bytes take about as long as a list of a sixteenth of them.
-    const bool is_packed = request.is_few && request.element == Element::kUint8 &&
-                           weights.nonzeros() * 16 >= std::uint64_t{weights.filters} * weights.width;
+    const bool is_packed =
+        request.is_few && request.element == Element::kUint8 &&
+        weights.nonzeros() * kPackedWeightsPerNonzero >= std::uint64_t{weights.filters} * weights.width;
     return is_packed ? ConvMethod::kDense : method;
 }
 

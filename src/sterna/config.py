@@ -203,8 +203,7 @@ class ReconstructionConfig(_Frozen):
     )
     places: Count = Field(
         default=64,
-        description="outputs of a convolution that are looked at in each image; fewer take less time, and where there "
-        "are many images they tell as much",
+        description="outputs of a convolution that are looked at in each image; fewer take less time",
     )
     damping: Positive = Field(
         default=0.01, description="pull to the weights as they were, in mean squares of an input; more for fewer images"
