@@ -22,6 +22,7 @@ from sterna.container import encode
 from sterna.conversion import convert
 from sterna.loading import fill
 from sterna.models import build_model
+from sterna.train.precision import with_precision
 from sterna.train.recipe import load_recipe
 from sterna.train.run import Parts, make_accelerator, prepare_network, reconstruct_network, set_up
 
@@ -56,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print("| zeros | top-1 | file | seconds |\n|--:|--:|--:|--:|", flush=True)
     for zeros in options.zeros:
-        recipe = load_recipe(options.recipe, [*options.set, f"ternary.sparsity={zeros}"])
+        recipe = with_precision(load_recipe(options.recipe, [*options.set, f"ternary.sparsity={zeros}"]))
         if recipe.reconstruction is None:
             parser.error(f"{options.recipe} has no section reconstruction")
         accelerator = make_accelerator(recipe)

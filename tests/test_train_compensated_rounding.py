@@ -10,7 +10,15 @@ from torch import Tensor
 
 from sterna.errors import SternaError
 from sterna.ternary import project, top_k_mask
-from sterna.train.compensated_rounding import Moments, Rounded, best_weight, damped, round_layer, weighted_error
+from sterna.train.compensated_rounding import (
+    Moments,
+    Rounded,
+    best_weight,
+    damped,
+    inverse_factor,
+    round_layer,
+    weighted_error,
+)
 
 DAMPING = 1e-3
 
@@ -106,16 +114,30 @@ class TestRounding:
         assert bool(rounded.scales.isfinite().all())
 
 
+def factor_of(moments: Moments, damping: float) -> Tensor:
+    return inverse_factor(damped(moments.inputs, damping))
+
+
+@pytest.mark.parametrize("size", [1, 2, 127, 129, 400])
+def test_the_factor_of_the_inverse_is_an_upper_triangle_whose_square_undoes_the_matrix(size: int) -> None:
+    inputs = torch.randn(size, 2 * size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    matrix = damped(inputs @ inputs.T, 0.01)
+    factor = inverse_factor(matrix)
+    assert torch.equal(factor, factor.triu())
+    assert bool((factor.diagonal() > 0).all())
+    torch.testing.assert_close(factor.T @ factor @ matrix, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-9)
+
+
 class TestBestWeight:
     def test_is_the_regression_towards_the_weight(self) -> None:
         weight, moments = layer(7)
         target = weight.double() + 0.3 * torch.randn(12, 24, generator=torch.Generator().manual_seed(1)).double()
-        found = best_weight(weight.double(), Moments(moments.inputs, target @ moments.inputs), 1e-9)
+        found = best_weight(weight.double(), Moments(moments.inputs, target @ moments.inputs), factor_of(moments, 1e-9))
         torch.testing.assert_close(found, target, rtol=1e-4, atol=1e-4)
 
     def test_with_strong_damping_is_the_weight(self) -> None:
         weight, moments = layer(7)
-        found = best_weight(weight.double(), Moments(moments.inputs, 2.0 * moments.outputs), 1e9)
+        found = best_weight(weight.double(), Moments(moments.inputs, 2.0 * moments.outputs), factor_of(moments, 1e9))
         torch.testing.assert_close(found, weight.double(), rtol=1e-3, atol=1e-3)
 
 

@@ -216,7 +216,11 @@ class TrainConfig(_Frozen):
 
     epochs: Count = 30
     batch_size: Count = Field(default=128, description="over all processes together")
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="of forward and backward passes; 'auto' is bfloat16 where the device has instructions for it, and "
+        "float32 where it would be emulated, which takes ten times as long",
+    )
     channels_last: bool = True
     compile: bool = False
     label_smoothing: OpenFraction = 0.0

@@ -75,12 +75,40 @@ def damped(inputs: Tensor, damping: float) -> Tensor:
     return inputs + damping * diagonal * torch.eye(inputs.shape[0], dtype=inputs.dtype, device=inputs.device)
 
 
-def best_weight(weight: Tensor, moments: Moments, damping: float) -> Tensor:
-    """``V = W + (Y X^T / n - W X X^T / n) H^-1``, the ridge regression towards ``W``; ``(rows, k)``."""
-    factor = torch.linalg.cholesky(damped(moments.inputs, damping))
+def inverse_factor(curvature: Tensor) -> Tensor:
+    """The upper Cholesky factor ``U`` of ``H^-1 = U^T U``, ``(k, k)``.
+
+    With rows and columns backwards ``H`` is ``R R^T`` for an upper triangle ``R``, so that ``U = R^-1``: half of the
+    operations that inverting ``H`` and factoring the inverse would take.
+    """
+    return _invert_triangle(torch.linalg.cholesky(curvature.flip(0, 1)).flip(0, 1))
+
+
+def _invert_triangle(triangle: Tensor) -> Tensor:
+    """Inverse of an upper triangle, by halves: nearly all of it is matrix products."""
+    size = len(triangle)
+    if size <= _BLOCK:
+        identity = torch.eye(size, dtype=triangle.dtype, device=triangle.device)
+        solved: Tensor = torch.linalg.solve_triangular(triangle, identity, upper=True)
+        return solved
+    half = size // 2
+    first, last = _invert_triangle(triangle[:half, :half]), _invert_triangle(triangle[half:, half:])
+    inverse = torch.zeros_like(triangle)
+    inverse[:half, :half], inverse[half:, half:] = first, last
+    inverse[:half, half:] = -first @ (triangle[:half, half:] @ last)
+    return inverse
+
+
+def best_weight(weight: Tensor, moments: Moments, factor: Tensor) -> Tensor:
+    """``V = W + (Y X^T / n - W X X^T / n) H^-1``, the ridge regression towards ``W``; ``(rows, k)``.
+
+    Args:
+        weight: ``W``, ``(rows, k)``.
+        moments: of the layer.
+        factor: ``U`` of :func:`inverse_factor` for ``H``.
+    """
     missing = moments.outputs - weight @ moments.inputs
-    correction: Tensor = torch.cholesky_solve(missing.T, factor).T
-    return weight + correction
+    return weight + (missing @ factor.T) @ factor
 
 
 def weighted_error(difference: Tensor, curvature: Tensor, row_weights: Tensor | None = None) -> Tensor:
@@ -123,15 +151,17 @@ def round_layer(
     if not (bool(moments.inputs.isfinite().all()) and bool(moments.outputs.isfinite().all())):
         raise SternaError("the inputs of a layer are not finite")
     order = moments.inputs.diagonal().argsort(descending=True, stable=True)
-    curvature = damped(moments.inputs, damping)[order][:, order]
-    ideal = best_weight(weight.double(), moments, damping)[:, order]
+    ordered = Moments(moments.inputs[order][:, order], moments.outputs[:, order])
+    curvature = damped(ordered.inputs, damping)
+    factor = inverse_factor(curvature)
+    ideal = best_weight(weight.double()[:, order], ordered, factor)
     importance = row_weights.float() if row_weights is not None else weight.new_ones(rows)
     typical = importance.mean().clamp(min=_TINY)
     importance = (importance / typical).clamp(min=_TINY)
 
     problem = _Problem(ideal.float(), curvature.float(), importance, keep, group)
     scales = problem.initial_scales()
-    quantized = problem.compensate(_inverse_factor(curvature).float(), scales)
+    quantized = problem.compensate(factor.float(), scales)
     scales = problem.fit_scales(quantized.sign(), scales)
     for _ in range(sweeps):
         trits = problem.sweep(quantized.sign(), scales)
@@ -142,13 +172,6 @@ def round_layer(
     error = weighted_error(trits * scales[:, None] - problem.ideal, problem.curvature, importance)
     back = order.argsort()
     return Rounded(trits[:, back], scales, margins[:, back], float(error * typical))
-
-
-def _inverse_factor(curvature: Tensor) -> Tensor:
-    """The upper Cholesky factor ``U`` of ``H^-1 = U^T U``."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sterna.config import Recipe
 from sterna.container import encode
 from sterna.machine import peak_bytes
 from sterna.train.loop import TrainingLoop
+from sterna.train.precision import with_precision
 from sterna.train.recorder import Recorder
 from sterna.train.run import make_accelerator, prepare_network, reconstruct_network, set_up
 
@@ -67,6 +68,7 @@ def rehearse(recipe: Recipe, steps: int = STEPS, *, progress: bool = False) -> R
     Raises:
         SternaError: what :func:`sterna.train.run.compress` would raise.
     """
+    recipe = with_precision(recipe)
     accelerator = make_accelerator(recipe)
     parts = set_up(recipe, accelerator)
     prepare_network(parts.network, recipe)

@@ -33,6 +33,7 @@ from sterna.ternary_model import TernaryModel
 from sterna.train.batch_norm import are_folded, restore_batch_norms
 from sterna.train.checkpoint import Checkpoint, check_resumable, checkpoint_path, load_checkpoint
 from sterna.train.loop import LOG_INTERVAL, TrainingLoop
+from sterna.train.precision import with_precision
 from sterna.train.progress import make_display, show_stage
 from sterna.train.recipe import dump_recipe
 from sterna.train.reconstruction import Part, reconstruct
@@ -109,6 +110,7 @@ def compress(
     run_dir = Path(run_dir)
     started = time.monotonic()
     checkpoint = _open_run(run_dir, resume)
+    recipe = with_precision(recipe, checkpoint.recipe if checkpoint is not None else None)
     accelerator = make_accelerator(recipe)
     shown = progress and accelerator.is_main_process
     parts = set_up(recipe, accelerator)
