@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from detection_data import detection_recipe, write_shapes
-from digits_runs import digits_recipe, epoch_lines, step_lines
+from digits_runs import STEPS_PER_EPOCH, digits_recipe, epoch_lines, step_lines
 
 from sterna.config import Recipe
 from sterna.container import read
@@ -96,7 +97,11 @@ def check_the_curve(run_dir: Path, one_dir: Path) -> None:
     expected = [line["loss"] for line in step_lines(one_dir)]
     losses = [line["loss"] for line in step_lines(run_dir)]
     assert len(losses) == len(expected) == 60
-    assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-4
+    differences = [abs(a - b) for a, b in zip(losses, expected, strict=True)]
+    assert statistics.median(differences) < 1e-6
+    # A weight next to a threshold may be on its other side for a step: one trit moves the loss by 2e-4.
+    assert max(differences) < 1e-3
+    assert max(differences[: STEPS_PER_EPOCH // 2]) < 1e-6  # dense: no trits yet
     assert max(expected) - min(expected) > 0.1  # it is a curve
 
 

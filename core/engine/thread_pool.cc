@@ -22,6 +22,15 @@ namespace {
 // network.
 constexpr int kSpins = 2000;
 
+// Fields of ThreadPool::state_.
+constexpr std::uint64_t kRound = std::uint64_t{1} << 32;
+constexpr std::uint64_t kOpen = std::uint64_t{1} << 31;
+constexpr std::uint64_t kWorkers = kOpen - 1;
+
+inline std::uint64_t round_of(std::uint64_t state) {
+    return state / kRound;
+}
+
 inline void pause() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -40,7 +49,7 @@ ThreadPool::~ThreadPool() {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         is_ending_.store(true);
-        round_.fetch_add(1);
+        state_.fetch_add(kRound);
     }
     wake_.notify_all();
     for (std::thread& worker : workers_) worker.join();
@@ -69,8 +78,8 @@ void ThreadPool::run(std::uint32_t count, std::uint32_t grain, Work work, void* 
     grain_ = grain;
     work_ = work;
     context_ = context;
-    busy_.store(threads_ - 1, std::memory_order_relaxed);
-    round_.fetch_add(1);
+    // No worker is in a loop between two of them, so that only the caller changes the state here.
+    state_.store((round_of(state_.load(std::memory_order_relaxed)) + 1) * kRound | kOpen);
     if (sleeping_.load() != 0) {
         {
             const std::lock_guard<std::mutex> lock(mutex_);
@@ -78,12 +87,14 @@ void ThreadPool::run(std::uint32_t count, std::uint32_t grain, Work work, void* 
         wake_.notify_all();
     }
     take_pieces(0);
-    for (int spins = 0; busy_.load(std::memory_order_acquire) != 0; ++spins) {
+    std::uint64_t state = state_.fetch_and(~kOpen);
+    for (int spins = 0; (state & kWorkers) != 0; ++spins) {
         if (spins < kSpins) {
             pause();
         } else {
             std::this_thread::yield();
         }
+        state = state_.load(std::memory_order_acquire);
     }
 }
 
@@ -100,23 +111,30 @@ void ThreadPool::take_pieces(unsigned thread) {
 }
 
 void ThreadPool::serve(unsigned thread) {
-    std::uint32_t seen = 0;
+    std::uint64_t seen = 0;
     for (;;) {
         int spins = 0;
-        while (round_.load() == seen) {
+        std::uint64_t state = state_.load();
+        while (round_of(state) == seen) {
             if (++spins < kSpins) {
                 pause();
-                continue;
+            } else {
+                std::unique_lock<std::mutex> lock(mutex_);
+                sleeping_.fetch_add(1);
+                wake_.wait(lock, [this, seen] { return round_of(state_.load()) != seen; });
+                sleeping_.fetch_sub(1);
             }
-            std::unique_lock<std::mutex> lock(mutex_);
-            sleeping_.fetch_add(1);
-            wake_.wait(lock, [this, seen] { return round_.load() != seen; });
-            sleeping_.fetch_sub(1);
+            state = state_.load();
         }
-        ++seen;
         if (is_ending_.load()) return;
-        take_pieces(thread);
-        busy_.fetch_sub(1, std::memory_order_acq_rel);
+        seen = round_of(state);
+        // In, unless the last piece was taken and the loop closed in the meantime.
+        while (round_of(state) == seen && (state & kOpen) != 0) {
+            if (!state_.compare_exchange_weak(state, state + 1)) continue;
+            take_pieces(thread);
+            state_.fetch_sub(1, std::memory_order_release);
+            break;
+        }
     }
 }
 

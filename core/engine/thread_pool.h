@@ -31,7 +31,9 @@ class ThreadPool {
 
     // Calls `work` for runs of at most `grain` of the numbers below `count`; returns when all are done. Only for its
     // owner. A thread begins with its own share of the numbers, the same in every loop, so that it finds what it wrote
-    // in the loop before in its own cache; then it helps the others.
+    // in the loop before in its own cache; then it helps the others. Nobody waits for a worker that has not come to the
+    // loop before its last piece was taken: where other programs hold the cores, the caller does the work of those that
+    // sleep.
     void run(std::uint32_t count, std::uint32_t grain, Work work, void* context);
 
   private:
@@ -43,8 +45,8 @@ class ThreadPool {
     std::vector<std::thread> workers_;
     std::atomic<bool> is_owned_{false};
     std::atomic<bool> is_ending_{false};
-    std::atomic<std::uint32_t> round_{0};  // counts loops; a worker that sees a new one joins in
-    std::atomic<std::uint32_t> busy_{0};   // workers that have not left the loop yet
+    // The number of the loop in the upper half; below it whether it is open, and how many workers are in it.
+    std::atomic<std::uint64_t> state_{0};
     std::atomic<unsigned> sleeping_{0};
     // Numbers of one thread; each in a cache line of its own.
     struct alignas(64) Share {

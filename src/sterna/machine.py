@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 import sys
 from pathlib import Path
@@ -38,3 +39,10 @@ def peak_bytes() -> int:
     # Linux hands the peak of getrusage on to child processes; this one starts anew with each program.
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
+
+
+def return_freed_memory() -> None:
+    """Give memory that this process has freed back to the system; glibc keeps it, others need no asking."""
+    # Windows has no library without a name, and other C libraries no such function.
+    with contextlib.suppress(TypeError, OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

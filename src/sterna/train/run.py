@@ -25,6 +25,7 @@ from sterna.conversion import int8_weights
 from sterna.data import DataSplits, load_data, make_loader
 from sterna.errors import CheckpointError, ConfigError, SternaError
 from sterna.loading import fill
+from sterna.machine import return_freed_memory
 from sterna.models import build_model, load_weights
 from sterna.preparation import prepare
 from sterna.tasks.select import make_task
@@ -124,6 +125,7 @@ def compress(
     prepare_network(network, recipe)
     if checkpoint is None:
         reconstruct_network(parts, recipe, accelerator, shown)
+        return_freed_memory()  # of the closed form, often several times what training needs
 
     if accelerator.is_main_process:
         write_whole(run_dir / "recipe.yaml", dump_recipe(recipe).encode())
