@@ -17,6 +17,7 @@
 #endif
 
 #include "core/engine/session.h"
+#include "core/engine/thread_pool.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/kernel_set.h"
 #if defined(__x86_64__)
@@ -372,6 +373,30 @@ void check_trial() {
 #endif
 }
 
+// Loops of all lengths, one after another, with more threads than there are cores: each number comes once in each loop,
+// and a worker that comes late finds the loop closed.
+void check_pool(unsigned long seed, unsigned long loops) {
+    using Counts = std::vector<std::uint32_t>;
+    Random random(seed);
+    for (const unsigned threads : {1u, 2u, 8u}) {
+        sterna::ThreadPool pool(threads);
+        Counts counts(1000);
+        for (unsigned long i = 0; i < loops; ++i) {
+            const std::uint32_t count = random.between(1, 1000);
+            counts.assign(counts.size(), 0);
+            pool.run(
+                count, random.between(1, 8),
+                [](void* context, unsigned, std::uint32_t first, std::uint32_t last) {
+                    for (std::uint32_t k = first; k < last; ++k) ++(*static_cast<Counts*>(context))[k];
+                },
+                &counts);
+            for (std::uint32_t k = 0; k < counts.size(); ++k) {
+                if (counts[k] != (k < count ? 1 : 0)) return fail("a loop of " + std::to_string(threads) + " threads");
+            }
+        }
+    }
+}
+
 // Four threads share a session; all get what one alone gets.
 void check_sharing(unsigned long runs) {
 #if defined(STERNA_NO_THREADS)
@@ -439,6 +464,7 @@ int main(int argc, char** argv) {
     check_trial();
     check_errors();
     check_memory();
+    check_pool(seed, runs / 10);
     check_sharing(runs);
     if (failures != 0) {
         std::printf("%d checks failed\n", failures);
